@@ -1,0 +1,1 @@
+"""Captures on disk: reading, validating, making and repairing them."""

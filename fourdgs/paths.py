@@ -1,0 +1,5 @@
+"""Camera paths."""
+
+from .cameras import orbit
+
+__all__ = ["orbit"]
