@@ -1,0 +1,48 @@
+"""4D Gaussian splatting of an avatar: from a capture to an honest verdict.
+
+The names below are the public face; anything else is private. Nothing here imports plotting, widgets, notebooks,
+mesh rendering or CUDA kernels: those come with the modules that need them.
+"""
+
+from . import paths
+from .cameras import Cameras
+from .capture import Capture, load_capture, merge
+from .config import TrainConfig
+from .errors import InputError, MissingDependency, OutputError
+from .evaluate import evaluate, paired, summary
+from .gaussians import Gaussians, initial_gaussians
+from .model import Model, RenderOutput, render
+from .motion import Deform, Motion, Static
+from .raster import rasterize
+from .runs import Run, load_run, runs
+from .train import train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Cameras",
+    "Capture",
+    "Deform",
+    "Gaussians",
+    "InputError",
+    "MissingDependency",
+    "Model",
+    "Motion",
+    "OutputError",
+    "RenderOutput",
+    "Run",
+    "Static",
+    "TrainConfig",
+    "evaluate",
+    "initial_gaussians",
+    "load_capture",
+    "load_run",
+    "merge",
+    "paired",
+    "paths",
+    "rasterize",
+    "render",
+    "runs",
+    "summary",
+    "train",
+]

@@ -1,0 +1,103 @@
+"""What a training run is told: frozen, made of JSON values, checked when made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from .errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of one training run; the same object serves notebooks, papermill and ``run.json``.
+
+    Raises:
+        InputError: a value of the wrong type or out of range, naming the field.
+    """
+
+    motion: str = "static"  # static | deform
+    iterations: int = 3000  # training steps, the warm-up included
+    warmup: float = 0.2  # share of the iterations in which a moving model stays static (4DGaussians' coarse stage)
+    batch: int = 1  # cameras a step
+    sampling: str = "uniform"  # uniform over frames | balanced over sources
+    background: tuple[float, float, float] = (1.0, 1.0, 1.0)  # behind frames with alpha, and behind the model
+    init: str = "auto"  # auto | hull | frusta | box
+    gaussians: int = 4000  # the budget
+    initial: float = 0.5  # share of the budget at the start
+    sh_degree: int = 0  # 0 to 3
+    ssim_weight: float = 0.2
+    lr_means: float = 4e-4  # times the scene's radius; decays to a hundredth
+    lr_scales: float = 1e-2
+    lr_quats: float = 2e-3
+    lr_opacities: float = 5e-2
+    lr_sh: float = 1e-2  # degree 0; the higher degrees learn at a twentieth
+    lr_planes: float = 1e-2  # the field's planes; decays to a tenth
+    lr_mlp: float = 1e-3  # the field's decoder; decays to a tenth
+    opacity_penalty: float = 0.001  # mean opacity, and
+    scale_penalty: float = 0.001  # mean scale over the scene's radius: together they let unneeded Gaussians die
+    motion_penalty: float = 0.01  # times the motion model's own regularisation
+    noise: float = 20.0  # exploration, times the learning rate of the means
+    refine_every: int = 100
+    refine_until: float = 0.7  # share of the iterations
+    evaluate_every: int = 0  # steps between looks at train and held-out PSNR; 0: never
+    checkpoint_every: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = _checked(field.name, field.type, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+        _one_of("sampling", self.sampling, ("uniform", "balanced"))
+        _one_of("init", self.init, ("auto", "hull", "frusta", "box"))
+        _one_of("motion", self.motion, ("static", "deform"))
+        for name, low, high in (
+            ("iterations", 1, None), ("warmup", 0, 1), ("batch", 1, None), ("gaussians", 4, None), ("initial", 0, 1),
+            ("sh_degree", 0, 3), ("ssim_weight", 0, 1), ("refine_every", 1, None), ("refine_until", 0, 1),
+            ("evaluate_every", 0, None), ("checkpoint_every", 1, None), ("lr_means", 0, None), ("lr_scales", 0, None),
+            ("lr_quats", 0, None), ("lr_opacities", 0, None), ("lr_sh", 0, None), ("lr_planes", 0, None),
+            ("lr_mlp", 0, None), ("opacity_penalty", 0, None), ("scale_penalty", 0, None),
+            ("motion_penalty", 0, None), ("noise", 0, None),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value < low or (high is not None and value > high):
+                bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+                raise InputError(f"{value!r} is out of range", field=name, remedy=f"give a value {bounds}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON values."""
+        return asdict(self) | {"background": list(self.background)}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> TrainConfig:
+        """The config that `to_dict` gave.
+
+        Raises:
+            InputError: an unknown setting.
+        """
+        known = [field.name for field in fields(TrainConfig)]
+        for name in values:
+            if name not in known:
+                raise InputError("is no setting of a training", field=str(name), remedy=f"known: {', '.join(known)}")
+        return TrainConfig(**values)
+
+
+def _checked(name: str, kind: str, value: Any) -> Any:
+    """The value in its field's type; ints pass as floats, bools as neither."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if kind == "int" and number and value == int(value):
+        return int(value)
+    if kind == "float" and number:
+        return float(value)
+    if kind == "str" and isinstance(value, str):
+        return value
+    if kind.startswith("tuple") and isinstance(value, list | tuple) and len(value) == 3:
+        return tuple(_checked(name, "float", part) for part in value)
+    raise InputError(f"{value!r} is not a {kind}", field=name, remedy="see TrainConfig")
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"{value!r} is unknown", field=name, remedy=f"use {', '.join(known)}")

@@ -1,0 +1,146 @@
+"""Motion models: Gaussians at given times. Each is pure, and the identity at initialisation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .errors import InputError
+from .gaussians import Gaussians
+
+
+class Motion(nn.Module):
+    """The protocol: `at` gives the Gaussians at some times and never writes into those it is given."""
+
+    name = "motion"
+
+    def at(self, gaussians: Gaussians, times: Tensor) -> Gaussians:
+        """Gaussians at ``times`` [T] in [0, 1], each tensor with a leading T; NaN asks for the canonical scene."""
+        raise TypeError(f"{type(self).__name__} does not say how its Gaussians move")
+
+    def regularisation(self) -> Tensor:
+        """A penalty on the model's own parameters, a scalar; 0 where there is nothing to keep smooth."""
+        return torch.zeros(())
+
+    def settings(self) -> dict:
+        """What the constructor needs to make this model again, as JSON values."""
+        return {}
+
+
+class Static(Motion):
+    """Nothing moves: plain 3D Gaussian splatting, the baseline of every table."""
+
+    name = "static"
+
+    def at(self, gaussians: Gaussians, times: Tensor) -> Gaussians:
+        """The same Gaussians at every time, expanded without copying."""
+        return Gaussians(**{k: v.expand(len(times), *v.shape) for k, v in gaussians.items().items()})
+
+
+class Deform(Motion):
+    """Canonical Gaussians and a field over position and time that moves, turns and scales them.
+
+    The field is a HexPlane (Cao and Johnson, CVPR 2023; the product of planes as in K-Planes, Fridovich-Keil et al.,
+    CVPR 2023, eq. 1): features of the planes xy, xz, yz, xt, yt, zt are multiplied, the resolutions concatenated, and
+    a small MLP decodes them into offsets of means, quaternions and log scales, as in 4D Gaussian Splatting
+    (Wu et al., CVPR 2024, section 4.2). The last layer starts at zero, so that the model starts as the identity.
+    """
+
+    name = "deform"
+    _SPACE = ((0, 1), (0, 2), (1, 2))
+
+    def __init__(
+        self,
+        centre: list[float],
+        radius: float,
+        resolutions: list[int] = (24, 48),
+        time_resolution: int = 24,
+        channels: int = 16,
+        width: int = 64,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self._settings = {
+            "centre": [float(value) for value in centre],
+            "radius": float(radius),
+            "resolutions": list(resolutions),
+            "time_resolution": time_resolution,
+            "channels": channels,
+            "width": width,
+        }
+        random = torch.Generator().manual_seed(seed)
+        self.register_buffer("centre", torch.tensor(self._settings["centre"]), persistent=False)
+        self.radius = float(radius)
+        # Planes of space start random, planes of time at one: at first every time looks the same.
+        self.space = nn.ParameterList(
+            nn.Parameter(0.1 + 0.4 * torch.rand(3, channels, size, size, generator=random)) for size in resolutions
+        )
+        self.time = nn.ParameterList(
+            nn.Parameter(torch.ones(3, channels, time_resolution, size)) for size in resolutions
+        )
+        self.hidden = nn.Linear(channels * len(resolutions), width)
+        self.head = nn.Linear(width, 10)
+        with torch.no_grad():
+            bound = self.hidden.in_features**-0.5
+            self.hidden.weight.uniform_(-bound, bound, generator=random)
+            self.hidden.bias.zero_()
+            self.head.weight.zero_()
+            self.head.bias.zero_()
+
+    def settings(self) -> dict:
+        """The constructor's arguments."""
+        return dict(self._settings)
+
+    def features(self, means: Tensor, times: Tensor) -> Tensor:
+        """HexPlane features [T, N, channels * levels] at ``means`` [N, 3] (world) and ``times`` [T] in [0, 1]."""
+        count, instants = len(means), len(times)
+        place = ((means - self.centre) / self.radius).clamp(-1, 1)  # [N, 3]
+        space_at = torch.stack([place[:, list(pair)] for pair in self._SPACE])[:, None]  # [3, 1, N, 2]
+        moment = (2 * times - 1)[None, :, None].expand(3, instants, count)
+        time_at = torch.stack([place.T[:, None].expand(3, instants, count), moment], -1)  # [3, T, N, 2]
+        levels = []
+        for space, time in zip(self.space, self.time, strict=True):
+            still = functional.grid_sample(space, space_at, align_corners=True, padding_mode="border")  # [3, c, 1, N]
+            moving = functional.grid_sample(time, time_at, align_corners=True, padding_mode="border")  # [3, c, T, N]
+            levels.append(still.prod(0) * moving.prod(0))  # [c, T, N]
+        return torch.cat(levels).permute(1, 2, 0)
+
+    def at(self, gaussians: Gaussians, times: Tensor) -> Gaussians:
+        """Gaussians at ``times`` [T]; where a time is NaN, the canonical ones."""
+        timed = ~torch.isnan(times)
+        still = Static().at(gaussians, times)
+        if times.device.type == "cpu" and not timed.any():  # on a GPU the question would stall the host
+            return still
+        features = self.features(gaussians.means.detach(), torch.nan_to_num(times, nan=0.0))
+        offset = self.head(torch.relu(self.hidden(features)))  # [T, N, 10]
+        offset = torch.where(timed[:, None, None], offset, 0.0)
+        return still.replace(
+            means=still.means + self.radius * offset[..., 0:3],
+            quats=still.quats + offset[..., 3:7],
+            scales=still.scales + offset[..., 7:10],
+        )
+
+    def regularisation(self) -> Tensor:
+        """Smoothness of the time planes (second difference) and their distance from one (K-Planes, section 4.3)."""
+        total = self.head.weight.new_zeros(())
+        for plane in self.time:
+            if plane.shape[2] > 2:
+                bend = plane[:, :, 2:] - 2 * plane[:, :, 1:-1] + plane[:, :, :-2]
+                total = total + bend.square().mean()
+            total = total + 0.01 * (plane - 1).abs().mean()
+        return total
+
+
+MOTIONS: dict[str, type[Motion]] = {model.name: model for model in (Static, Deform)}
+
+
+def make_motion(name: str, settings: dict) -> Motion:
+    """A motion model by its name.
+
+    Raises:
+        InputError: no model has that name.
+    """
+    if name not in MOTIONS:
+        raise InputError(f"{name!r} is unknown", field="motion", remedy=f"use {' or '.join(MOTIONS)}")
+    return MOTIONS[name](**settings)

@@ -1,0 +1,318 @@
+"""Training: from a capture and a config to a run on disk that can be stopped and resumed."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .capture import Capture
+from .config import TrainConfig
+from .densify import Budget
+from .errors import InputError, OutputError
+from .files import write_aside, write_json
+from .gaussians import KEYS, Gaussians, initial_gaussians, look_at_point
+from .losses import photometric
+from .metrics import psnr_db
+from .model import Model, render_gaussians
+from .motion import make_motion
+from .pictures import composite
+from .runs import Run, now, provenance, read_info, update_info, write_table
+from .sampling import Sampler
+
+LOOK_FRAMES = 8  # of each kind, at every look at the curve
+
+
+def train(
+    capture: Capture,
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    held_out: Capture | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    device: str | torch.device | None = None,
+) -> Run:
+    """Train a model on every frame of ``capture``.
+
+    A folder that already holds the finished run of the same config on the same capture is returned as it is; an
+    unfinished one goes on from its last checkpoint, with the same result as if it had never stopped (on the CPU).
+
+    Args:
+        capture: the training frames; select them before (``capture.select(split="train")``).
+        config: the settings.
+        out: the run's folder.
+        held_out: frames never trained on; a few of them are rendered for the curve every ``evaluate_every`` steps.
+        overwrite: replace another run that stands in ``out``.
+        device: ``cpu`` or ``cuda``; by default CUDA where there is one.
+
+    Raises:
+        InputError: ``out`` holds a run of another config or capture, or its checkpoint is damaged.
+        OutputError: the folder cannot be written.
+    """
+    out = Path(out)
+    recipe = {"config": config.to_dict(), "capture": _describe(capture)}
+    if _standing(out, recipe, overwrite) == "finished":
+        tqdm.write(f"{out}: this run is finished already; nothing to train")
+        return Run(out)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    trainer = Trainer(capture, config, device)
+    checkpoint = out / "checkpoint.safetensors"
+    if checkpoint.exists():
+        trainer.restore(checkpoint)
+    info = {"state": "running", "format": 1, **recipe, **provenance(), "started": now(), "phases_s": {}}
+    write_json(out / "run.json", info)
+    trainer.run(out, held_out, progress)
+    trainer.model().save(out / "model.safetensors")
+    write_table(out / "curve.csv", pd.DataFrame(trainer.curve))
+    phases = {"train": round(trainer.seconds, 3), "look": round(trainer.look_seconds, 3)}
+    update_info(out, state="finished", ended=now(), phases_s=phases, gaussians=len(trainer.parameters["means"]))
+    checkpoint.unlink(missing_ok=True)
+    return Run(out)
+
+
+def _describe(capture: Capture) -> dict:
+    """What identifies the training frames, as JSON values."""
+    sources = capture.frames["source"].value_counts().sort_index()
+    return {
+        "name": capture.name,
+        "digest": capture.digest(),
+        "frames": len(capture),
+        "sources": {str(name): int(count) for name, count in sources.items()},
+        "size": [capture.cameras.width, capture.cameras.height],
+    }
+
+
+def _standing(out: Path, recipe: dict, overwrite: bool) -> str:
+    """The state of the run that stands in ``out``: absent, running or finished; clears one that is to go."""
+    if not (out / "run.json").exists():
+        if out.exists() and not out.is_dir():
+            raise OutputError(f"{out}: is a file, not a folder (choose another output folder)")
+        if out.is_dir():
+            (out / "checkpoint.safetensors").unlink(missing_ok=True)
+        return "absent"
+    info = read_info(out)
+    if all(info[key] == recipe[key] for key in recipe):
+        return info["state"]
+    if not overwrite:
+        changed = [key for key in recipe if info[key] != recipe[key]]
+        raise InputError(
+            f"holds a run of another {' and '.join(changed)}",
+            file=out,
+            remedy="choose another folder, or overwrite=True",
+        )
+    for name in ("run.json", "checkpoint.safetensors", "model.safetensors", "curve.csv", "metrics.csv"):
+        (out / name).unlink(missing_ok=True)
+    return "absent"
+
+
+class Trainer:
+    """The state of one training: parameters, optimisers, sampler, random numbers, curve."""
+
+    def __init__(self, capture: Capture, config: TrainConfig, device: torch.device):
+        self.config, self.device, self.step = config, device, 0
+        self.seconds = self.look_seconds = 0.0
+        self.curve: list[dict] = []
+        self.generator = torch.Generator(device).manual_seed(config.seed)
+        self.cameras = capture.cameras.to(device)
+        rgb, alpha = capture.pictures()
+        self.rgb, self.alpha = rgb.to(device), None if alpha is None else alpha.to(device)
+        self.background = torch.tensor(config.background, device=device)
+        # Frames are drawn on the CPU: the order is then the same on every device.
+        self.sampler = Sampler(
+            capture.frames["source"].tolist(), config.sampling, torch.Generator().manual_seed(config.seed)
+        )
+        centre, self.radius = look_at_point(capture)
+        count = max(4, round(config.gaussians * config.initial))
+        start = initial_gaussians(capture, count, how=config.init, sh_degree=config.sh_degree, seed=config.seed)
+        settings = {"centre": centre.tolist(), "radius": self.radius, "seed": config.seed}
+        self.motion = make_motion(config.motion, settings if config.motion == "deform" else {}).to(device)
+        self._adopt(start.to(device))
+
+    def _adopt(self, gaussians: Gaussians) -> None:
+        """Make the parameters and their optimisers."""
+        config = self.config
+        rates = {
+            "means": config.lr_means * self.radius, "quats": config.lr_quats, "scales": config.lr_scales,
+            "opacities": config.lr_opacities, "sh0": config.lr_sh, "shN": config.lr_sh / 20,
+        }  # fmt: skip
+        self.parameters = {key: torch.nn.Parameter(value.clone()) for key, value in gaussians.items().items()}
+        self.optimisers = {key: _adam([self.parameters[key]], rates[key]) for key in KEYS}
+        field = dict(self.motion.named_parameters())
+        planes = [value for name, value in field.items() if name.startswith(("space", "time"))]
+        decoder = [value for name, value in field.items() if not name.startswith(("space", "time"))]
+        self.field_optimisers = [
+            _adam(group, rate) for group, rate in ((planes, config.lr_planes), (decoder, config.lr_mlp)) if group
+        ]
+        self._field_rates = [optimiser.param_groups[0]["lr"] for optimiser in self.field_optimisers]
+        self._means_rate = rates["means"]
+        self.budget = Budget(self.parameters, self.optimisers, self.generator, config.gaussians)
+
+    def gaussians(self) -> Gaussians:
+        """The parameters as Gaussians that gradients flow into."""
+        return Gaussians(**{key: self.parameters[key] for key in KEYS})
+
+    def model(self) -> Model:
+        """The model as it stands, detached."""
+        still = Gaussians(**{key: self.parameters[key].detach() for key in KEYS})
+        return Model(still, self.motion, self.config.background)
+
+    @property
+    def warm(self) -> bool:
+        """Whether the static warm-up is over."""
+        return self.step >= self.config.warmup * self.config.iterations
+
+    def run(self, out: Path, held_out: Capture | None, progress: bool) -> None:
+        """Steps until the end, with checkpoints and looks at the curve."""
+        config = self.config
+        bar = tqdm(
+            total=config.iterations, initial=self.step, disable=not progress, desc=f"train {out.name}", mininterval=1
+        )
+        with bar:
+            while self.step < config.iterations:
+                begun = time.perf_counter()
+                loss = self.take_step()
+                self.seconds += time.perf_counter() - begun
+                bar.update()
+                last = self.step == config.iterations
+                if config.evaluate_every and (self.step % config.evaluate_every == 0 or last):
+                    self._look(float(loss.detach()), held_out)
+                    bar.set_postfix({k: f"{v:.2f}" for k, v in self.curve[-1].items() if k.startswith("psnr")})
+                if self.step % config.checkpoint_every == 0 and not last:
+                    self.save(out / "checkpoint.safetensors")
+
+    def take_step(self) -> Tensor:
+        """One optimiser step; the loss, a scalar."""
+        config = self.config
+        self._schedule()
+        rows = self.sampler.next(config.batch)
+        cameras = self.cameras[rows.to(self.device)]
+        gaussians, times = self.gaussians(), cameras.times
+        moving = self.warm and config.motion != "static"
+        if not moving:
+            times = torch.full_like(times, math.nan)
+        posed = self.motion.at(gaussians, times)
+        rendered, _, _ = render_gaussians(posed, cameras, self.background)
+        loss = photometric(rendered, self.truth(rows), config.ssim_weight)
+        loss = loss + config.opacity_penalty * self.parameters["opacities"].sigmoid().mean()
+        loss = loss + config.scale_penalty / self.radius * self.parameters["scales"].exp().mean()
+        if moving and config.motion_penalty:
+            loss = loss + config.motion_penalty * self.motion.regularisation()
+        loss.backward()
+        for optimiser in [*self.optimisers.values(), *(self.field_optimisers if moving else [])]:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        share = self.step / config.iterations
+        if share <= config.refine_until:
+            if config.noise:
+                self.budget.explore(config.noise * self.optimisers["means"].param_groups[0]["lr"])
+            if self.step % config.refine_every == 0:
+                self.budget.refine()
+        return loss
+
+    def truth(self, rows: Tensor) -> Tensor:
+        """The true pictures of some frames over the background, [B, H, W, 3]."""
+        rows = rows.to(self.device)
+        rgb = self.rgb[rows].float() / 255
+        return rgb if self.alpha is None else composite(rgb, self.alpha[rows].float() / 255, self.background)
+
+    def _schedule(self) -> None:
+        share = self.step / self.config.iterations
+        self.optimisers["means"].param_groups[0]["lr"] = self._means_rate * 0.01**share
+        for optimiser, rate in zip(self.field_optimisers, self._field_rates, strict=True):
+            optimiser.param_groups[0]["lr"] = rate * 0.1**share
+
+    def _look(self, loss: float, held_out: Capture | None) -> None:
+        """A row of the curve; its time is kept apart from the training's."""
+        begun = time.perf_counter()
+        row = {"step": self.step, "seconds": self.seconds, "loss": loss, "gaussians": len(self.parameters["means"])}
+        rows = torch.linspace(0, len(self.rgb) - 1, min(LOOK_FRAMES, len(self.rgb))).long()
+        row["psnr_train_db"] = self._psnr(self.cameras[rows.to(self.device)], self.truth(rows))
+        if held_out is not None:
+            some = held_out.select(
+                rows=torch.linspace(0, len(held_out) - 1, min(LOOK_FRAMES, len(held_out))).long().tolist()
+            )
+            rgb, alpha = some.pictures()
+            truth = rgb.float() / 255
+            if alpha is not None:
+                truth = composite(truth, alpha.float() / 255, self.background.cpu())
+            row["psnr_db"] = self._psnr(some.cameras.to(self.device), truth.to(self.device))
+        self.curve.append(row)
+        self.look_seconds += time.perf_counter() - begun
+
+    @torch.no_grad()
+    def _psnr(self, cameras, truth: Tensor) -> float:
+        total = 0.0
+        for index in range(len(cameras)):
+            camera = cameras[index]
+            rgb, _, _ = render_gaussians(self.motion.at(self.gaussians(), camera.times), camera, self.background)
+            total += float(psnr_db(rgb, truth[index : index + 1]))
+        return total / len(cameras)
+
+    def save(self, path: Path) -> None:
+        """Write everything that the rest of the training depends on."""
+        tensors = {f"parameter.{key}": value.detach() for key, value in self.parameters.items()}
+        tensors |= {f"motion.{key}": value for key, value in self.motion.state_dict().items()}
+        for name, optimiser in self._named_optimisers().items():
+            for index, state in optimiser.state_dict()["state"].items():
+                tensors |= {f"adam.{name}.{index}.{key}": value for key, value in state.items()}
+        tensors |= {f"sampler.{key}": value for key, value in self.sampler.state().items()}
+        tensors["random"] = self.generator.get_state()
+        tensors["random_sampler"] = self.sampler.generator.get_state()
+        tensors["step"] = torch.tensor(self.step)
+        tensors["seconds"] = torch.tensor([self.seconds, self.look_seconds], dtype=torch.float64)
+        for place, key in enumerate(self.curve[0] if self.curve else ()):
+            tensors[f"curve.{place}.{key}"] = torch.tensor([row[key] for row in self.curve], dtype=torch.float64)
+        with write_aside(path) as aside:
+            save_file({key: value.contiguous().cpu() for key, value in tensors.items()}, aside)
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint that `save` wrote.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        try:
+            tensors = load_file(path)
+            parameters = {key: tensors[f"parameter.{key}"].to(self.device) for key in KEYS}
+            self._adopt(Gaussians(**parameters))
+            self.motion.load_state_dict(_below(tensors, "motion."))
+            for name, optimiser in self._named_optimisers().items():
+                _restore_adam(optimiser, _below(tensors, f"adam.{name}."))
+            self.sampler.restore(_below(tensors, "sampler."))
+            self.generator.set_state(tensors["random"])
+            self.sampler.generator.set_state(tensors["random_sampler"])
+            self.step = int(tensors["step"])
+            self.seconds, self.look_seconds = tensors["seconds"].tolist()
+        except Exception as error:  # safetensors, torch and a missing key each have their own
+            remedy = "delete it: the training then starts over"
+            raise InputError(f"is no checkpoint that can be read: {error}", file=path, remedy=remedy) from error
+        columns = {key[2:]: values.tolist() for key, values in sorted(_below(tensors, "curve.").items())}
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        self.curve = [row | {"step": int(row["step"]), "gaussians": int(row["gaussians"])} for row in rows]
+
+    def _named_optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        return self.optimisers | {f"field{index}": value for index, value in enumerate(self.field_optimisers)}
+
+
+def _adam(parameters: list[Tensor], rate: float) -> torch.optim.Adam:
+    return torch.optim.Adam(parameters, lr=rate, eps=1e-15, betas=(0.9, 0.999), fused=True)
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _restore_adam(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".")
+        state.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
