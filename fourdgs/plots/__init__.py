@@ -1,0 +1,39 @@
+"""Arrays and tables to matplotlib figures; nothing here touches a model.
+
+Every function takes plain arrays (NumPy or torch) or pandas tables and returns a `Figure` that pyplot does not know
+of, so nothing is drawn twice in a notebook and nothing has to be closed. A notebook ends a figure with::
+
+    from fourdgs import plots
+
+    fig = plots.curves(run.curve)
+    plots.show(fig, "curves-v2", alt="Train PSNR climbs to 49 dB while held-out PSNR stays at 29 dB.",
+               caption="Twenty thousand steps buy train PSNR only.")
+
+Figures of a dataset: `contact_sheet`, `frusta`, `coverage`, `brightness`; of runs: `curves`, `comparison`,
+`psnr_per_frame`, `intervals`, `timeline`. Colours are those of Okabe and Ito, which stay apart for colour-blind
+readers; series also differ in marker or label. The same source has the same colour in every figure (`colors_for`).
+"""
+
+from __future__ import annotations
+
+from .dataset import brightness, coverage, frusta
+from .pictures import comparison, contact_sheet
+from .results import curves, intervals, psnr_per_frame, timeline
+from .style import PALETTE, colors_for, figures_into, show, style
+
+__all__ = [
+    "PALETTE",
+    "brightness",
+    "colors_for",
+    "comparison",
+    "contact_sheet",
+    "coverage",
+    "curves",
+    "figures_into",
+    "frusta",
+    "intervals",
+    "psnr_per_frame",
+    "show",
+    "style",
+    "timeline",
+]

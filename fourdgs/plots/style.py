@@ -1,0 +1,196 @@
+"""The house style of the figures, their colours, and the one way to show them."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from .. import files
+from ..errors import InputError
+
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, YELLOW, BLACK = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#C8B400", "#222222",
+)  # fmt: skip
+PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, YELLOW, BLACK)
+MARKERS = "osD^vPX*"
+KNOWN_SOURCES = {
+    "orbit": BLUE, "clip": VERMILION, "clip_clean": ORANGE, "grid": GREEN, "still": PURPLE, "talking": SKY,
+}  # fmt: skip
+GREY = "#767676"  # the lightest grey that still reads as text on white (4.5 : 1)
+CHART_WIDTH = 7.6  # inches: 760 CSS pixels, the text column of a report
+SHEET_WIDTH = 10.0  # inches: 1000 CSS pixels, the widest a report shows
+
+_FOLDER: ContextVar[Path | None] = ContextVar("fourdgs_figures", default=None)
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8,
+    "axes.labelsize": 10,
+    "axes.labelcolor": "#333333",
+    "axes.edgecolor": "#999999",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.prop_cycle": mpl.cycler(color=PALETTE),
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "xtick.labelcolor": "#333333",
+    "ytick.labelcolor": "#333333",
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "fourdgs",  # the same figure gives the same file
+    "image.interpolation": "none",
+}
+
+
+def style() -> contextlib.AbstractContextManager[None]:
+    """The house style, as a context: ``with plots.style(): ...`` for figures made elsewhere."""
+    return mpl.rc_context({**mpl.rcParamsDefault, "backend": mpl.rcParams["backend"], **_STYLE})
+
+
+def colors_for(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each distinct name: known sources keep theirs, others take the free ones in order."""
+    distinct = list(dict.fromkeys(str(name) for name in names))
+    taken = {KNOWN_SOURCES[name] for name in distinct if name in KNOWN_SOURCES}
+    free = [color for color in PALETTE if color not in taken] or list(PALETTE)
+    colors: dict[str, str] = {}
+    for name in distinct:
+        others = len([seen for seen in colors if seen not in KNOWN_SOURCES])
+        colors[name] = KNOWN_SOURCES.get(name, free[others % len(free)])
+    return colors
+
+
+@contextlib.contextmanager
+def figures_into(folder: str | Path) -> Iterator[Path]:
+    """Within the block `show` writes its files into ``folder`` (a headless run sets ``FOURDGS_FIGURES`` instead)."""
+    token = _FOLDER.set(Path(folder))
+    try:
+        yield Path(folder)
+    finally:
+        _FOLDER.reset(token)
+
+
+def show(fig: Figure, name: str, alt: str, caption: str = "") -> None:
+    """Show a figure under a stable name: in a notebook as a picture with its caption, headless also as files.
+
+    Files ``<name>.png`` (256 colours) and ``<name>.svg`` go into the folder of `figures_into` or, failing that, of the
+    environment variable ``FOURDGS_FIGURES``; with neither, nothing is written.
+
+    Args:
+        name: lower-case letters, digits and hyphens; unique within a report, since it names the files.
+        alt: what a reader who cannot see the figure has to know.
+        caption: printed under the figure; Markdown.
+
+    Raises:
+        InputError: a name that is no file name, or no alt text.
+        OutputError: the folder cannot be written.
+    """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise InputError(
+            f"{name!r} is no figure name", field="name", remedy="lower-case letters, digits and single hyphens"
+        )
+    if not alt.strip():
+        raise InputError("a figure needs a text for readers who cannot see it", field="alt")
+    png = _png(fig)
+    folder = _FOLDER.get() or os.environ.get("FOURDGS_FIGURES")
+    if folder:
+        with files.write_aside(Path(folder) / f"{name}.png") as aside:
+            aside.write_bytes(smaller_png(png))
+        files.write_text(Path(folder) / f"{name}.svg", _svg(fig))
+    _display(png, name, " ".join(alt.split()), caption.strip())
+
+
+def smaller_png(png: bytes, colors: int = 256) -> bytes:
+    """The same picture as a PNG with a palette of at most ``colors``; the original where that is no smaller."""
+    image = Image.open(io.BytesIO(png))
+    image = image.convert("RGBA" if "A" in image.mode else "RGB")
+    if image.mode == "RGBA" and image.getextrema()[3][0] == 255:
+        image = image.convert("RGB")
+    method = Image.Quantize.FASTOCTREE if image.mode == "RGBA" else Image.Quantize.MEDIANCUT
+    buffer = io.BytesIO()
+    image.quantize(colors, method=method, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return min(buffer.getvalue(), png, key=len)
+
+
+def _png(fig: Figure) -> bytes:
+    # A picture sheet at 1100 pixels shows all that its thumbnails hold; a chart is drawn for dense screens.
+    dpi = 110 if fig.get_figwidth() > CHART_WIDTH + 0.1 else 180
+    buffer = io.BytesIO()
+    with style():
+        fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _svg(fig: Figure) -> str:
+    buffer = io.StringIO()
+    with style():
+        fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+
+    def smaller(match: re.Match[str]) -> str:
+        png = base64.b64decode(re.sub(r"\s", "", match.group(1)))
+        small, kind = smaller_png(png), "png"
+        image = Image.open(io.BytesIO(png)).convert("RGBA")
+        if image.getextrema()[3][0] == 255:
+            buffer = io.BytesIO()
+            image.convert("RGB").save(buffer, "JPEG", quality=90, subsampling=0, optimize=True)
+            if len(buffer.getvalue()) < 0.8 * len(small):
+                small, kind = buffer.getvalue(), "jpeg"
+        return f"data:image/{kind};base64," + base64.b64encode(small).decode()
+
+    return re.sub(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)", smaller, buffer.getvalue())
+
+
+def _display(png: bytes, name: str, alt: str, caption: str) -> None:
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return
+    if get_ipython() is None:
+        return
+    from IPython.display import publish_display_data
+
+    width = min(1000, round(Image.open(io.BytesIO(png)).width / 1.8))
+    mark: dict[str, Any] = {"name": name, "alt": alt, "caption": caption}
+    publish_display_data(
+        {"image/png": base64.b64encode(png).decode(), "text/plain": alt},
+        {"fourdgs": mark, "image/png": {"alt": alt, "width": width}},
+    )
+    if caption:
+        # For those who look at the notebook; the report takes the caption from the figure's own metadata.
+        publish_display_data(
+            {"text/markdown": f"*{caption}*", "text/plain": caption}, {"fourdgs": {"caption_of": name}}
+        )
+
+
+def as_array(values: Any) -> np.ndarray:
+    """NumPy's view of an array, a torch tensor (of any device) or a sequence."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values)

@@ -1,0 +1,231 @@
+"""Several notebooks to one report folder."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import files
+from ..errors import InputError
+from . import provenance
+from .blocks import Block, Picture, Prose, blocks_of, with_local_images
+from .execute import run_notebook
+from .pages import html_page, markdown_page
+from .parameters import check_parameters, parameters_of, read_notebook
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Source = str | Path | tuple[str | Path, Mapping[str, Any]]
+
+
+def build_report(
+    notebooks: Sequence[Source],
+    out: str | Path,
+    *,
+    title: str,
+    summary: str = "",
+    date: str | None = None,
+    info: Mapping[str, Any] | None = None,
+    metrics: pd.DataFrame | None = None,
+    cwd: str | Path | None = None,
+    progress: bool = True,
+) -> Path:
+    """Run notebooks in order and write them up as one folder, which appears whole or not at all.
+
+    The folder holds ``index.html`` (figures inside; no network), ``index.md``, ``figures/<name>.png`` and ``.svg``,
+    ``metrics.csv`` (what `record_metrics` was given; left out where nothing was) and ``run.json`` (hashes of the
+    notebooks, their parameters, ``info``, versions, hardware, times). An earlier report at ``out`` is replaced.
+
+    Args:
+        notebooks: paths, or ``(path, parameters)``.
+        out: for instance ``"reports/alpha"``.
+        title: the page's title; the notebooks' own titles become its sections.
+        summary: a sentence or two under the title, Markdown.
+        date: ``YYYY-MM-DD``; by default today's.
+        info: JSON values to keep in ``run.json``, for instance ``{"capture": capture.digest()}``.
+        metrics: rows for ``metrics.csv`` from outside the notebooks.
+        cwd: where the notebooks run; by default where the caller does.
+        progress: progress bars on stderr.
+
+    Returns:
+        The path of the report's ``index.html``.
+
+    Raises:
+        InputError: a notebook, a parameter or ``info`` that cannot be used, found before anything is run; two figures
+            of one name; an ``out`` that is no report.
+        NotebookFailed: a notebook did not run to its end; it is left as ``<its name>.failed.ipynb`` beside ``out``.
+        OutputError: ``out`` cannot be written.
+    """
+    out = Path(out)
+    sources = [item if isinstance(item, tuple) else (item, {}) for item in notebooks]
+    checked = [_checked(Path(path), given) for path, given in sources]
+    info = _checked_info(info)
+    if out.is_dir() and any(out.iterdir()) and not (out / "run.json").is_file():
+        raise InputError("holds something that is not a report", file=out, remedy="choose a new folder")
+    started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
+    blocks: list[Block] = []
+    runs: list[dict[str, Any]] = []
+    with files.folder_aside(out) as folder, tempfile.TemporaryDirectory(prefix="fourdgs-report-") as scratch:
+        (folder / "figures").mkdir()
+        tables = Path(scratch, "tables")
+        if metrics is not None:
+            _write_table(metrics, tables)
+        for number, (path, given) in enumerate(checked, 1):
+            begin = time.monotonic()
+            work = Path(scratch, f"{number:02d}")
+            executed = run_notebook(
+                path, work / path.name, given, figures=work / "figures", tables=tables, cwd=cwd, progress=progress,
+                failed_copy=out.parent / f"{path.stem}.failed.ipynb",
+            )  # fmt: skip
+            found = blocks_of(read_notebook(executed), path, given)
+            blocks += _adopt(found, path, work / "figures", folder)
+            runs.append(_entry(path, given, time.monotonic() - begin))
+        record = _record(title, started, time.monotonic() - clock, runs, info)
+        has_metrics = _join_tables(tables, folder / "metrics.csv")
+        facts = {
+            "title": title, "date": date or started.date().isoformat(), "summary": summary.strip(),
+            "made": _made(record), "metrics": has_metrics,
+        }  # fmt: skip
+        files.write_json(folder / "run.json", record)
+        files.write_text(folder / "index.md", markdown_page(blocks, facts))
+        files.write_text(folder / "index.html", html_page(blocks, folder, facts))
+    return out / "index.html"
+
+
+def record_metrics(table: pd.DataFrame, **labels: Any) -> None:
+    """Add the rows of ``table`` to the ``metrics.csv`` of the report that is being built.
+
+    Args:
+        table: any columns; tables with different columns are joined by name.
+        labels: columns to add with one value, for instance ``run="v2"``.
+
+    A notebook that is run by hand records nothing.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    folder = os.environ.get("FOURDGS_TABLES")
+    if folder:
+        _write_table(table.assign(**labels), Path(folder))
+
+
+# --- before the run --------------------------------------------------------------------------------------------------
+
+
+def _checked(path: Path, given: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    return path, check_parameters(parameters_of(read_notebook(path), path), given, path)
+
+
+def _checked_info(info: Mapping[str, Any] | None) -> dict[str, Any]:
+    try:
+        return json.loads(json.dumps(dict(info or {}), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"is not JSON: {error}", field="info") from error
+
+
+# --- figures and tables ----------------------------------------------------------------------------------------------
+
+
+def _adopt(blocks: list[Block], path: Path, shown: Path, folder: Path) -> list[Block]:
+    """Move what the blocks of one notebook refer to into the report's ``figures/``."""
+    figures = folder / "figures"
+
+    def copied(image: Path) -> str:
+        name = re.sub(r"[^a-z0-9.]+", "-", f"{path.stem}-{image.name}".lower())
+        shutil.copyfile(image, figures / name)
+        return f"figures/{name}"
+
+    for block in blocks:
+        if isinstance(block, Prose):
+            block.text = with_local_images(block.text, path.parent, copied)
+        elif isinstance(block, Picture):
+            if (figures / f"{block.name}.png").exists():
+                raise InputError("two figures of the report have this name", file=path, field=block.name)
+            made = [shown / f"{block.name}{ending}" for ending in (".png", ".svg")]
+            if made[0].is_file():
+                for file in made:
+                    shutil.move(file, figures / file.name)
+            else:  # shown by other means than plots.show
+                block.png = _as_png(block.png)
+                (figures / f"{block.name}.png").write_bytes(block.png)
+            block.files = [file.name for file in made if (figures / file.name).is_file()]
+    return blocks
+
+
+def _as_png(data: bytes) -> bytes:
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(data))
+    if image.format == "PNG":
+        return data
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _write_table(table: pd.DataFrame, folder: Path) -> None:
+    number = len(list(folder.glob("*.csv"))) if folder.is_dir() else 0
+    files.write_text(folder / f"{number:04d}.csv", table.to_csv(index=False))
+
+
+def _join_tables(folder: Path, path: Path) -> bool:
+    import pandas as pd
+
+    # As text: what a notebook wrote is what the report holds, to the last digit.
+    parts = [pd.read_csv(file, dtype=str, keep_default_na=False) for file in sorted(folder.glob("*.csv"))]
+    if parts:
+        files.write_text(path, pd.concat(parts, ignore_index=True).to_csv(index=False, na_rep=""))
+    return bool(parts)
+
+
+# --- what is known of the run ----------------------------------------------------------------------------------------
+
+
+def _entry(path: Path, given: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    values = {parameter.name: parameter.default for parameter in parameters_of(read_notebook(path), path)}
+    inside = path.resolve().is_relative_to(Path.cwd())
+    return {
+        "file": path.resolve().relative_to(Path.cwd()).as_posix() if inside else path.name,
+        "sha256": files.hash_file(path),
+        "parameters": values | dict(given),
+        "seconds": round(seconds, 1),
+    }
+
+
+def _record(title: str, started: datetime.datetime, seconds: float, runs: list[dict], info: dict) -> dict[str, Any]:
+    inputs = [{key: run[key] for key in ("sha256", "parameters")} for run in runs]
+    return {
+        "title": title,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        "inputs_sha256": files.hash_json({"notebooks": inputs, "info": info}),
+        "notebooks": runs,
+        "info": info,
+        "code": provenance.code_state(),
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(),
+    }
+
+
+def _made(record: Mapping[str, Any]) -> str:
+    machine, code, versions = record["hardware"], record["code"], record["versions"]
+    gpus = ", ".join(machine["gpus"]) or "no GPU"
+    commit = f", commit {code['commit'][:10]}{' (modified)' if code['modified'] else ''}" if code else ""
+    minutes, seconds = divmod(round(record["seconds"]), 60)
+    return (
+        f"Made by fourdgs {versions.get('fourdgs-lab', '')}{commit}, in {minutes} min {seconds} s on "
+        f"{machine['cores']} cores of {machine['processor'] or 'an unnamed processor'}, {gpus}; "
+        f"Python {versions['python']}, PyTorch {versions.get('torch', 'absent')}; "
+        f"inputs sha256 {record['inputs_sha256'][:12]}."
+    )
