@@ -34,8 +34,8 @@ class TrainConfig:
     lr_quats: float = 2e-3
     lr_opacities: float = 5e-2
     lr_sh: float = 1e-2  # degree 0; the higher degrees learn at a twentieth
-    lr_planes: float = 1e-2  # the field's planes; decays to a tenth
-    lr_mlp: float = 1e-3  # the field's decoder; decays to a tenth
+    lr_planes: float = 2e-3  # the field's planes; decays to a tenth
+    lr_mlp: float = 2e-4  # the field's decoder; decays to a tenth
     opacity_penalty: float = 0.001  # mean opacity, and
     scale_penalty: float = 0.001  # mean scale over the scene's radius: together they let unneeded Gaussians die
     motion_penalty: float = 0.01  # times the motion model's own regularisation

@@ -65,7 +65,7 @@ class Run:
         return _read_table(path) if path.exists() else pd.DataFrame()
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}, {self.info['state']}, {self.info['config']['motion']})"
+        return f"Run({self.name!r}, {self.info['state']}, {self.info['config']['motion']})"
 
 
 def read_info(path: str | Path) -> dict[str, Any]:

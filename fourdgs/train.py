@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -36,7 +37,7 @@ def train(
     *,
     held_out: Capture | None = None,
     overwrite: bool = False,
-    progress: bool = True,
+    progress: bool | Callable[[int], None] = True,
     device: str | torch.device | None = None,
 ) -> Run:
     """Train a model on every frame of ``capture``.
@@ -49,6 +50,7 @@ def train(
         config: the settings.
         out: the run's folder.
         held_out: frames never trained on; a few of them are rendered for the curve every ``evaluate_every`` steps.
+        progress: a bar, nothing, or a function that is told of the steps taken as they are taken.
         overwrite: replace another run that stands in ``out``.
         device: ``cpu`` or ``cuda``; by default CUDA where there is one.
 
@@ -59,7 +61,8 @@ def train(
     out = Path(out)
     recipe = {"config": config.to_dict(), "capture": _describe(capture)}
     if _standing(out, recipe, overwrite) == "finished":
-        tqdm.write(f"{out}: this run is finished already; nothing to train")
+        if progress is True:
+            tqdm.write(f"{out}: this run is finished already; nothing to train")
         return Run(out)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     trainer = Trainer(capture, config, device)
@@ -168,18 +171,25 @@ class Trainer:
         """Whether the static warm-up is over."""
         return self.step >= self.config.warmup * self.config.iterations
 
-    def run(self, out: Path, held_out: Capture | None, progress: bool) -> None:
+    def run(self, out: Path, held_out: Capture | None, progress: bool | Callable[[int], None]) -> None:
         """Steps until the end, with checkpoints and looks at the curve."""
         config = self.config
         bar = tqdm(
-            total=config.iterations, initial=self.step, disable=not progress, desc=f"train {out.name}", mininterval=1
+            total=config.iterations,
+            initial=self.step,
+            disable=progress is not True,
+            desc=f"train {out.name}",
+            mininterval=1,
         )
+        tell = progress if callable(progress) else lambda steps: None
+        tell(self.step)
         with bar:
             while self.step < config.iterations:
                 begun = time.perf_counter()
                 loss = self.take_step()
                 self.seconds += time.perf_counter() - begun
                 bar.update()
+                tell(1)
                 last = self.step == config.iterations
                 if config.evaluate_every and (self.step % config.evaluate_every == 0 or last):
                     self._look(float(loss.detach()), held_out)

@@ -40,9 +40,12 @@ def ball_picture(viewmat: np.ndarray, K: np.ndarray, size: int, shift: float) ->
 
 
 def ball_capture(
-    root, cameras: Cameras, *, source: str = "orbit", split: str = "train", move: float = 0.5, first: int = 0
+    root, cameras: Cameras, *, source: str = "orbit", split: str = "train", move: float = 0.5, camera: str = ""
 ) -> Capture:
-    """A capture in memory; the ball stands at ``move * (time - 0.5)`` and at 0 in frames without a time."""
+    """A capture in memory, of one camera if it has a name.
+
+    The ball stands at ``move * (time - 0.5)``, and at 0 in frames without a time.
+    """
     rows, memory = [], {}
     for index in range(len(cameras)):
         time = float(cameras.times[index])
@@ -54,7 +57,7 @@ def ball_capture(
         rows.append(
             {
                 "frame": name,
-                "camera": f"{split}{first + index:02d}",
+                "camera": camera or f"{source}{index:02d}",
                 "time": time,
                 "source": source,
                 "split": split,

@@ -1,0 +1,173 @@
+"""From the metrics of several runs to the story's table, its verdict, and sentences that carry the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+
+from .evaluate import paired, summary
+from .runs import Run
+from .story import ROWS
+
+THRESHOLD_DB = 30.0
+KINDS = {
+    "train": "training frames",
+    "still": "held-out still views",
+    "still@0.5": "the same still views, asked for at time 0.5",
+    "talking": "held-out talking frames",
+}
+
+
+def measurements(runs: Sequence[Run]) -> pd.DataFrame:
+    """The metrics of several runs of the story in one table.
+
+    Returns:
+        A row a frame and run: row, seed, kind (``train``, or the source of a held-out frame), then the columns of
+        `evaluate`.
+    """
+    tables = []
+    for run in runs:
+        table = run.metrics
+        name, _, seed = run.name.rpartition("-s")
+        kind = table["source"].where(table["split"] != "train", "train")
+        tables.append(table.assign(row=name, seed=int(seed), kind=kind))
+    columns = ["row", "seed", "kind"]
+    table = pd.concat(tables, ignore_index=True)
+    return table[columns + [column for column in table if column not in columns]]
+
+
+def means_table(table: pd.DataFrame, value: str = "psnr_db") -> pd.DataFrame:
+    """Means by row and kind, in the story's order.
+
+    Returns:
+        row, label, kind, mean, low, high (95 % bootstrap over cameras), frames, cameras, seeds.
+    """
+    means = summary(table, by=("row", "kind"), value=value)
+    rows, kinds = list(ROWS), list(dict.fromkeys([*KINDS, *sorted(set(table["kind"]))]))
+    means["_order"] = [rows.index(row) * len(kinds) + kinds.index(kind) for row, kind in means[["row", "kind"]].values]
+    means = means.sort_values("_order").drop(columns="_order").reset_index(drop=True)
+    means.insert(1, "label", [ROWS[name].label for name in means["row"]])
+    return means
+
+
+def wide_table(table: pd.DataFrame) -> pd.DataFrame:
+    """A report's table: a line a row of the story, ``mean [low, high]`` for each kind, full frame and foreground."""
+    full, front = means_table(table, "psnr_db"), means_table(table, "psnr_fg_db")
+    lines: dict[str, dict[str, str]] = {}
+    for means, suffix in ((full, ""), (front, ", foreground")):
+        for row in means.itertuples():
+            if not np.isfinite(row.mean):
+                continue
+            bounds = f" [{row.low:.1f}, {row.high:.1f}]" if np.isfinite(row.low) else ""
+            lines.setdefault(row.label, {})[f"{row.kind}{suffix}"] = f"{row.mean:.1f}{bounds}"
+    wide = pd.DataFrame.from_dict(lines, orient="index")
+    kinds = [kind for kind in dict.fromkeys(full["kind"])]
+    columns = [f"{kind}{suffix}" for kind in kinds for suffix in ("", ", foreground")]
+    wide = wide[[column for column in columns if column in wide]].fillna("")
+    return wide.rename_axis("row").reset_index()
+
+
+def evidence(means: pd.DataFrame) -> str:
+    """How much stands behind a table of means, as a sentence."""
+    parts = []
+    for kind, group in means.groupby("kind", sort=False):
+        frames, cameras = group["frames"], group["cameras"]
+        span = f"{frames.min()}" if frames.min() == frames.max() else f"{frames.min()} to {frames.max()}"
+        lens = f"{cameras.min()}" if cameras.min() == cameras.max() else f"{cameras.min()} to {cameras.max()}"
+        parts.append(f"{kind_words(kind)}: {span} frames of {lens} cameras")
+    seeds = sorted(set(means["seeds"]))
+    runs = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    return f"{'; '.join(parts)}; {runs} seed{'s' if seeds[-1] > 1 else ''} a row, no folds."
+
+
+def verdict(means: pd.DataFrame, kind: str = "talking", threshold_db: float = THRESHOLD_DB) -> pd.DataFrame:
+    """The binary test: is a row's held-out PSNR at or above the threshold that was set before the runs?
+
+    Returns:
+        row, label, mean, low, high and verdict: ``above``, ``below``, or ``undecided`` where the interval spans the
+        threshold or one camera gives no interval.
+    """
+    chosen = means[means["kind"] == kind].copy()
+    above, below = chosen["low"] >= threshold_db, chosen["high"] < threshold_db
+    chosen["verdict"] = np.select([above, below], ["above", "below"], "undecided")
+    return chosen[["row", "label", "mean", "low", "high", "verdict"]].reset_index(drop=True)
+
+
+def difference(table: pd.DataFrame, first: str, second: str, kind: str) -> dict[str, float | int]:
+    """The paired difference ``second - first`` in PSNR (dB) of two rows, on the held-out frames of one kind."""
+    frames = table[(table["kind"] == kind)].groupby(["row", "frame", "camera"], as_index=False)["psnr_db"].mean()
+    return paired(frames[frames["row"] == first], frames[frames["row"] == second])
+
+
+def sentences(table: pd.DataFrame) -> list[str]:
+    """What the story's rows say, each a Markdown sentence with its figures; only of the rows that are there."""
+    there = set(table["row"])
+    questions = [
+        ("static", "v3", "still", "Adding the 121 clip frames as they come"),
+        ("v3", "v3_remedied", "still", "Matting, colour-matching and balancing the same clip"),
+        ("static", "v3_remedied", "still", "Beside static 3DGS on the ten orbit views, the remedied `v3`"),
+        ("static", "v3_remedied", "talking", "On talking frames the remedied `v3`, against static 3DGS,"),
+        ("timeless", "v2", "still", "Giving each still view a time of its own, behind a static warm-up,"),
+        ("timeless", "v2_cold", "still", "Giving each still view a time of its own without the warm-up"),
+        ("v1", "v2", "still", "Training four times as long"),
+        ("static", "grid", "talking", "The grid of cameras and times, against static 3DGS on ten stills,"),
+        ("static_all", "deform_all", None, "Letting the scene move"),
+    ]
+    found = []
+    for first, second, kind, words in questions:
+        if not {first, second} <= there:
+            continue
+        for asked in [kind] if kind else sorted(set(table["kind"]) - {"train"}):
+            change = difference(table, first, second, asked)
+            bounds = f" [{change['low']:+.1f}, {change['high']:+.1f}]" if np.isfinite(change["low"]) else ""
+            found.append(
+                f"{words} changed the PSNR of {kind_words(asked)} by **{change['mean']:+.1f} dB**{bounds} "
+                f"({change['frames']} frames, {change['cameras']} cameras, paired)."
+            )
+    return found
+
+
+def kind_words(kind: str) -> str:
+    """A kind of frames in words."""
+    return KINDS.get(kind, f"held-out frames of {kind}")
+
+
+def headline(decided: pd.DataFrame, kind: str = "talking", threshold_db: float = THRESHOLD_DB) -> str:
+    """The verdict in one Markdown sentence."""
+    best = decided.loc[decided["mean"].idxmax()]
+    names = {
+        word: ", ".join(f"`{row}`" for row in decided["row"][decided["verdict"] == word])
+        for word in ("above", "undecided")
+    }
+    parts = [f"The line of {threshold_db:g} dB on {kind_words(kind)}: {names['above'] or 'no row'} at or above it"]
+    if names["undecided"]:
+        parts.append(f"{names['undecided']} undecided")
+    parts.append(f"the best is `{best['row']}` with {best['mean']:.1f} dB")
+    return "; ".join(parts) + "."
+
+
+def timeline(runs: Sequence[Run], before: Sequence[tuple[str, float]] = ()) -> pd.DataFrame:
+    """What took how long: the given phases, then each run where it really lay in time.
+
+    Args:
+        before: ``(name, seconds)`` of what came before the first run.
+
+    Returns:
+        name, seconds, start_s (from the first phase's start) and group (the phase), in order of start.
+    """
+    rows, clock = [], 0.0
+    for name, seconds in before:
+        rows.append({"name": name, "seconds": seconds, "start_s": clock, "group": "data"})
+        clock += seconds
+    starts = [datetime.fromisoformat(run.info["started"]).timestamp() for run in runs]
+    for run, start in sorted(zip(runs, starts, strict=True), key=lambda pair: pair[1]):
+        phases = run.info["phases_s"]
+        spent = {"train": phases["train"], "evaluate": phases.get("look", 0.0) + phases.get("evaluate", 0.0)}
+        place = clock + start - min(starts)
+        for phase, seconds in spent.items():
+            rows.append({"name": f"{run.name} {phase}", "seconds": seconds, "start_s": place, "group": phase})
+            place += seconds
+    return pd.DataFrame(rows)

@@ -1,0 +1,82 @@
+"""The committed notebooks: their form, and all four run through the real executor on a small capture."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from scenes import ball_cameras, ball_capture
+
+import fourdgs as fd
+from fourdgs import InputError
+from fourdgs.data.transforms import write_transforms
+from fourdgs.demo import demo, main
+from fourdgs.report import read_parameters, run_notebook
+from fourdgs.story import STORY, base_config
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("notebooks")
+    train = ball_capture(root, ball_cameras(6, 32, times=[0, 0.2, 0.4, 0.6, 0.8, 1]))
+    test = ball_capture(root, ball_cameras(4, 32, start_deg=30, times=[0, 0.3, 0.7, 1]), split="test")
+    return write_transforms(fd.merge([train, test]), root / "capture")
+
+
+def test_the_four_notebooks_are_there():
+    assert [path.stem for path in NOTEBOOKS] == ["01_dataset", "02_train", "03_compare", "04_report"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_thin(path):
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert len(code) <= 25 and all(not cell["outputs"] and cell["execution_count"] is None for cell in code)
+    assert code[0]["metadata"]["tags"] == ["parameters"] and read_parameters(path)
+    for cell in code:
+        source = "".join(cell["source"])
+        assert source.count("\n") < 12
+        assert not [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    words = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    assert re.findall(r"\d+\.\d+ dB", words) == []  # figures in the prose are printed from the metrics, never typed
+
+
+def test_the_defaults_name_the_rows_of_the_story():
+    for path in NOTEBOOKS[2:]:
+        assert {p.name: p.default for p in read_parameters(path)}["rows"] == list(STORY)
+
+
+def test_an_unknown_parameter_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(InputError, match="iteration"):
+        run_notebook(NOTEBOOKS[1], tmp_path / "out.ipynb", {"iteration": 5})
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_the_main_job_on_a_capture_of_ones_own(folder, tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "notebooks").symlink_to(NOTEBOOKS[0].parent)
+    monkeypatch.chdir(tmp_path)
+    page = demo(folder, ["static_all", "deform_all"], base=base_config(20, 60), slug="ball", title="A ball")
+    out = tmp_path / "reports" / "ball"
+    assert page == out / "index.html"
+    metrics = pd.read_csv(out / "metrics.csv")
+    assert set(metrics["row"]) == {"static_all", "deform_all"} and metrics["psnr_db"].notna().all()
+    html, words = page.read_text(), (out / "index.md").read_text()
+    # Each mean in the table is that of metrics.csv.
+    mean = metrics[(metrics["row"] == "deform_all") & (metrics["kind"] == "orbit")]["psnr_db"].mean()
+    assert f"{mean:.1f} [" in html and f"{mean:.1f} [" in words
+    assert html.count("<figure") >= 10 and len(list((out / "figures").glob("*.svg"))) >= 10
+    assert not list(tmp_path.glob("reports/.*"))
+
+
+def test_a_bad_call_is_one_line_and_a_status(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--capture", "nowhere", "--slug", "x"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "nowhere" in error and "Traceback" not in error
