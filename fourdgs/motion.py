@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .errors import InputError
 from .gaussians import Gaussians
+from .hexplane import hexplane_features
 
 
 class Motion(nn.Module):
@@ -48,7 +48,6 @@ class Deform(Motion):
     """
 
     name = "deform"
-    _SPACE = ((0, 1), (0, 2), (1, 2))
 
     def __init__(
         self,
@@ -74,10 +73,10 @@ class Deform(Motion):
         self.radius = float(radius)
         # Planes of space start random, planes of time at one: at first every time looks the same.
         self.space = nn.ParameterList(
-            nn.Parameter(0.1 + 0.4 * torch.rand(3, channels, size, size, generator=random)) for size in resolutions
+            nn.Parameter(0.1 + 0.4 * torch.rand(3, size, size, channels, generator=random)) for size in resolutions
         )
         self.time = nn.ParameterList(
-            nn.Parameter(torch.ones(3, channels, time_resolution, size)) for size in resolutions
+            nn.Parameter(torch.ones(3, time_resolution, size, channels)) for size in resolutions
         )
         self.hidden = nn.Linear(channels * len(resolutions), width)
         self.head = nn.Linear(width, 10)
@@ -94,17 +93,8 @@ class Deform(Motion):
 
     def features(self, means: Tensor, times: Tensor) -> Tensor:
         """HexPlane features [T, N, channels * levels] at ``means`` [N, 3] (world) and ``times`` [T] in [0, 1]."""
-        count, instants = len(means), len(times)
         place = ((means - self.centre) / self.radius).clamp(-1, 1)  # [N, 3]
-        space_at = torch.stack([place[:, list(pair)] for pair in self._SPACE])[:, None]  # [3, 1, N, 2]
-        moment = (2 * times - 1)[None, :, None].expand(3, instants, count)
-        time_at = torch.stack([place.T[:, None].expand(3, instants, count), moment], -1)  # [3, T, N, 2]
-        levels = []
-        for space, time in zip(self.space, self.time, strict=True):
-            still = functional.grid_sample(space, space_at, align_corners=True, padding_mode="border")  # [3, c, 1, N]
-            moving = functional.grid_sample(time, time_at, align_corners=True, padding_mode="border")  # [3, c, T, N]
-            levels.append(still.prod(0) * moving.prod(0))  # [c, T, N]
-        return torch.cat(levels).permute(1, 2, 0)
+        return hexplane_features(list(self.space), list(self.time), place, times)
 
     def at(self, gaussians: Gaussians, times: Tensor) -> Gaussians:
         """Gaussians at ``times`` [T]; where a time is NaN, the canonical ones."""
@@ -125,8 +115,8 @@ class Deform(Motion):
         """Smoothness of the time planes (second difference) and their distance from one (K-Planes, section 4.3)."""
         total = self.head.weight.new_zeros(())
         for plane in self.time:
-            if plane.shape[2] > 2:
-                bend = plane[:, :, 2:] - 2 * plane[:, :, 1:-1] + plane[:, :, :-2]
+            if plane.shape[1] > 2:
+                bend = plane[:, 2:] - 2 * plane[:, 1:-1] + plane[:, :-2]
                 total = total + bend.square().mean()
             total = total + 0.01 * (plane - 1).abs().mean()
         return total
