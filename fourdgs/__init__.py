@@ -4,6 +4,7 @@ The names below are the public face; anything else is private. Nothing here impo
 mesh rendering or CUDA kernels: those come with the modules that need them.
 """
 
+from . import threads as _threads  # noqa: F401  isort: skip  (before anything that imports torch)
 from . import paths
 from .cameras import Cameras
 from .capture import Capture, load_capture, merge

@@ -328,6 +328,18 @@ class Capture:
         return digest.hexdigest()
 
 
+def true_pictures(capture: Capture, background: Tensor) -> Tensor:
+    """Every frame as a viewer would see it over ``background`` [3], uint8 [n, H, W, 3]."""
+    rgb, alpha = capture.pictures()
+    if alpha is None:
+        return rgb
+    for start in range(0, len(rgb), 64):  # floats of all frames at once would be four times the pictures
+        part = slice(start, start + 64)
+        seen = composite(rgb[part].float() / 255, alpha[part].float() / 255, background)
+        rgb[part] = (seen * 255).round().to(torch.uint8)
+    return rgb
+
+
 def load_capture(path: str | Path, splits: Sequence[str] | None = None, scale: float | None = None) -> Capture:
     """Read a folder with ``transforms.json`` or ``transforms_{train,val,test}.json`` (or one such file).
 

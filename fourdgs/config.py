@@ -39,7 +39,7 @@ class TrainConfig:
     opacity_penalty: float = 0.001  # mean opacity, and
     scale_penalty: float = 0.001  # mean scale over the scene's radius: together they let unneeded Gaussians die
     motion_penalty: float = 0.01  # times the motion model's own regularisation
-    noise: float = 20.0  # exploration, times the learning rate of the means
+    noise: float = 0.0  # exploration, times the learning rate of the means; no help from a visual hull
     refine_every: int = 100
     refine_until: float = 0.7  # share of the iterations
     evaluate_every: int = 0  # steps between looks at train and held-out PSNR; 0: never

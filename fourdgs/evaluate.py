@@ -10,11 +10,10 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from .capture import Capture
+from .capture import Capture, true_pictures
 from .errors import InputError
 from .metrics import psnr_db, ssim
 from .model import Model, render_chunks
-from .pictures import composite
 from .runs import Run, read_info, update_info, write_table
 
 COLUMNS = ("frame", "camera", "time", "source", "split", "psnr_db", "psnr_fg_db", "ssim")
@@ -46,17 +45,16 @@ def evaluate(
     model = run.model if isinstance(run, Run) else run
     chosen = capture.select(split=split, source=source)
     device = model.gaussians.means.device
-    background = torch.tensor(model.background)
-    rgb, alpha = chosen.pictures()
+    truths = true_pictures(chosen, torch.tensor(model.background))
+    _, alpha = chosen.pictures()
     rows, start = [], 0
     bar = tqdm(total=len(chosen), desc="evaluate", disable=not progress, leave=False)
     for output in render_chunks(model, chosen.cameras.to(device)):
         part = slice(start, start + len(output.rgb))
         start = part.stop
-        truth = rgb[part].float() / 255
+        truth = truths[part].float() / 255
         mask = None
         if alpha is not None:
-            truth = composite(truth, alpha[part].float() / 255, background)
             mask = alpha[part] > 127
             # A frame that is opaque all over has no mask, so no foreground is known.
             mask = mask & ~mask.flatten(1).all(1)[:, None, None]

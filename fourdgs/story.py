@@ -170,6 +170,8 @@ def _start_worker(counter: Any, threads: int) -> None:
 
 
 def _count(steps: int) -> None:
+    if multiprocessing.parent_process() is not None and not multiprocessing.parent_process().is_alive():
+        raise SystemExit("the training was stopped")  # its last checkpoint stays
     with _steps_done.get_lock():
         _steps_done.value += steps
 

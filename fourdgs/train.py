@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .capture import Capture
+from .capture import Capture, true_pictures
 from .config import TrainConfig
 from .densify import Budget
 from .errors import InputError, OutputError
@@ -23,7 +23,6 @@ from .losses import photometric
 from .metrics import psnr_db
 from .model import Model, render_gaussians
 from .motion import make_motion
-from .pictures import composite
 from .runs import Run, now, provenance, read_info, update_info, write_table
 from .sampling import Sampler
 
@@ -124,9 +123,8 @@ class Trainer:
         self.curve: list[dict] = []
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.cameras = capture.cameras.to(device)
-        rgb, alpha = capture.pictures()
-        self.rgb, self.alpha = rgb.to(device), None if alpha is None else alpha.to(device)
         self.background = torch.tensor(config.background, device=device)
+        self.rgb = true_pictures(capture, self.background.cpu()).to(device)
         # Frames are drawn on the CPU: the order is then the same on every device.
         self.sampler = Sampler(
             capture.frames["source"].tolist(), config.sampling, torch.Generator().manual_seed(config.seed)
@@ -229,9 +227,7 @@ class Trainer:
 
     def truth(self, rows: Tensor) -> Tensor:
         """The true pictures of some frames over the background, [B, H, W, 3]."""
-        rows = rows.to(self.device)
-        rgb = self.rgb[rows].float() / 255
-        return rgb if self.alpha is None else composite(rgb, self.alpha[rows].float() / 255, self.background)
+        return self.rgb[rows.to(self.device)].float() / 255
 
     def _schedule(self) -> None:
         share = self.step / self.config.iterations
@@ -249,11 +245,8 @@ class Trainer:
             some = held_out.select(
                 rows=torch.linspace(0, len(held_out) - 1, min(LOOK_FRAMES, len(held_out))).long().tolist()
             )
-            rgb, alpha = some.pictures()
-            truth = rgb.float() / 255
-            if alpha is not None:
-                truth = composite(truth, alpha.float() / 255, self.background.cpu())
-            row["psnr_db"] = self._psnr(some.cameras.to(self.device), truth.to(self.device))
+            truth = true_pictures(some, self.background.cpu()).to(self.device).float() / 255
+            row["psnr_db"] = self._psnr(some.cameras.to(self.device), truth)
         self.curve.append(row)
         self.look_seconds += time.perf_counter() - begun
 

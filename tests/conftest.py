@@ -5,6 +5,7 @@ import os
 import pytest
 
 os.environ["MPLBACKEND"] = "Agg"
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the package does; some tests import torch first
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

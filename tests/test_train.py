@@ -54,7 +54,7 @@ def test_training_learns_views_that_it_never_saw(still, tmp_path):
 def test_deform_learns_motion_that_static_cannot(tmp_path):
     cameras = fd.Cameras.concatenate([ball_cameras(6, 32, times=np.full(6, time)) for time in (0.0, 0.5, 1.0)])
     capture = ball_capture(tmp_path, cameras, move=0.8)
-    config = TrainConfig(iterations=500, gaussians=300, warmup=0.1)
+    config = TrainConfig(iterations=500, gaussians=300, warmup=0.1, lr_planes=1e-2, lr_mlp=1e-3)
     figures = {}
     for motion in ("static", "deform"):
         trained = fd.train(capture, replace(config, motion=motion), tmp_path / motion, progress=False)
