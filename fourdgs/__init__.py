@@ -7,8 +7,9 @@ mesh rendering or CUDA kernels: those come with the modules that need them.
 from . import threads as _threads  # noqa: F401  isort: skip  (before anything that imports torch)
 from . import paths
 from .cameras import Cameras
-from .capture import Capture, load_capture, merge
+from .capture import Capture, merge
 from .config import TrainConfig
+from .data.load import load_capture
 from .errors import InputError, MissingDependency, OutputError
 from .evaluate import evaluate, paired, summary
 from .gaussians import Gaussians, initial_gaussians

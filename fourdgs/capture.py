@@ -340,21 +340,6 @@ def true_pictures(capture: Capture, background: Tensor) -> Tensor:
     return rgb
 
 
-def load_capture(path: str | Path, splits: Sequence[str] | None = None, scale: float | None = None) -> Capture:
-    """Read a folder with ``transforms.json`` or ``transforms_{train,val,test}.json`` (or one such file).
-
-    Args:
-        splits: read only these. scale: shrink (or enlarge) the pictures by this factor when they are loaded.
-
-    Raises:
-        InputError: naming file, frame and field, and what to do; see `fourdgs.data.transforms`.
-    """
-    from .data.transforms import read_transforms  # it builds Captures, so it lies above this module
-
-    capture = read_transforms(path, splits=splits)
-    return capture if scale is None else capture.scaled(scale)
-
-
 def merge(captures: Sequence[Capture]) -> Capture:
     """One capture of many, sorted as `sort_frames` does.
 

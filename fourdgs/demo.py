@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import story
-from .capture import load_capture
 from .config import TrainConfig
+from .data.load import load_capture
 from .errors import InputError, MissingDependency, OutputError
 from .report import NotebookFailed, build_report
 from .workspace import place, root

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .capture import Capture, load_capture
+from .capture import Capture
 from .config import TrainConfig
+from .data.load import load_capture
 from .errors import InputError
 from .evaluate import evaluate
 from .runs import Run

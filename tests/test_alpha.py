@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fourdgs.capture import load_capture
 from fourdgs.data import alpha
+from fourdgs.data.load import load_capture
 from fourdgs.errors import InputError, OutputError
 
 SIZE, GRID = 48, (3, 2)

@@ -14,11 +14,11 @@ from PIL import Image
 from fourdgs.cameras import orbit
 from fourdgs.capture import (
     Capture,
-    load_capture,
     merge,
     natural,
     sort_frames,
 )
+from fourdgs.data.load import load_capture
 from fourdgs.data.transforms import write_transforms
 from fourdgs.errors import InputError
 from fourdgs.pictures import composite, read_picture, resize_picture

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fourdgs.capture import load_capture
 from fourdgs.data import alpha, hybrid
+from fourdgs.data.load import load_capture
 from fourdgs.errors import InputError
 
 SIZE = 96

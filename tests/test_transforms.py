@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from fourdgs.cameras import Cameras, orbit
-from fourdgs.capture import Capture, load_capture
+from fourdgs.capture import Capture
+from fourdgs.data.load import load_capture
 from fourdgs.data.transforms import read_transforms, write_transforms
 from fourdgs.errors import InputError, OutputError
 
