@@ -61,7 +61,7 @@ def train(
     recipe = {"config": config.to_dict(), "capture": _describe(capture)}
     if _standing(out, recipe, overwrite) == "finished":
         if progress is True:
-            tqdm.write(f"{out}: this run is finished already; nothing to train")
+            tqdm.write(f"{out.name}: finished already; nothing to train")
         return Run(out)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     trainer = Trainer(capture, config, device)

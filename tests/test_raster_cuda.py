@@ -9,7 +9,7 @@ from test_raster import Scene, make_scene
 from fourdgs.errors import MissingDependency
 from fourdgs.raster import rasterize
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 CASES = {
     "usual": ({"count": 3000, "low": 0.01, "high": 0.2}, {}),

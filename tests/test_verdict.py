@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -55,7 +57,22 @@ def test_the_wide_table_shows_the_figures_of_the_means():
     wide, means = verdict.wide_table(data), verdict.means_table(data)
     still = means[means["kind"] == "still"].iloc[0]
     assert wide["still"][0] == f"{still['mean']:.1f} [{still['low']:.1f}, {still['high']:.1f}]"
-    assert list(wide.columns)[1:3] == ["train", "train, foreground"]
+    assert list(wide.columns) == ["row", "train", "still", "talking"]
+    front = verdict.means_table(data, "psnr_fg_db").set_index("kind")["mean"]
+    assert verdict.wide_table(data, "psnr_fg_db")["still"][0].startswith(f"{front['still']:.1f} [")
+
+
+@pytest.mark.parametrize(
+    ("levels", "words"),
+    [
+        ({"static": 30.0, "v3": 14.0, "v3_remedied": 29.0}, "dataset's fault"),
+        ({"static": 30.0, "v3": 14.0, "v3_remedied": 20.0}, "do not explain"),
+        ({"static": 30.0, "v3": 29.9, "v3_remedied": 30.0}, "nothing to explain"),
+        ({"static": 30.0, "v3": 14.0}, "^$"),
+    ],
+)
+def test_the_conclusion_follows_the_figures(levels, words):
+    assert re.search(words, verdict.conclusion(table(levels)))
 
 
 def test_sentences_carry_the_paired_difference():

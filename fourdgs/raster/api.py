@@ -83,11 +83,24 @@ def rasterize(
     }  # fmt: skip
     if _engine(backend, means.device) == "gsplat":
         call = _gsplat()
+        if means.shape[-2] == 0:
+            # gsplat 1.5.3 launches a grid of no blocks and takes the process down.
+            return _without_gaussians(tensors, int(width), int(height), options)
         return call(
             means, quats, scales, opacities, colors, viewmats, Ks, width, height, tile_size=tile_size, packed=False,
             **options,
         )  # fmt: skip
     return _on_cpu(means, quats, scales, opacities, colors, viewmats, Ks, int(width), int(height), **options)
+
+
+def _without_gaussians(tensors: dict, width: int, height: int, options: dict) -> tuple[Tensor, Tensor, dict]:
+    """An empty scene on CUDA, through the CPU engine: nothing but background."""
+    device = tensors["means"].device
+    here = {name: tensor.cpu() for name, tensor in tensors.items()}
+    backgrounds = here.pop("backgrounds", None)
+    picture, alpha, meta = _on_cpu(*here.values(), width, height, **options | {"backgrounds": backgrounds})
+    meta = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in meta.items()}
+    return picture.to(device), alpha.to(device), meta
 
 
 def _engine(backend: str, device: torch.device) -> str:
