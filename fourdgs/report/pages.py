@@ -26,7 +26,7 @@ def embedded(png: bytes) -> str:
     image.save(exact, "WEBP", lossless=True, method=4)
     best = exact.getvalue()
     if len(best) > 60_000:
-        image.save(close, "WEBP", quality=92, method=4)
+        image.save(close, "WEBP", quality=85, method=5)
         best = min(best, close.getvalue(), key=len)
     return "data:image/webp;base64," + base64.b64encode(best).decode()
 
