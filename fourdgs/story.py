@@ -62,14 +62,14 @@ ROWS: dict[str, Row] = {
     row.name: row
     for row in (
         _alone("static", "static 3DGS, 10 orbit views", {"motion": "static"}),
-        _alone("v1", "v1: deform, each view its own time, a quarter as long", {}, share=SHORT, **_TIMED),
-        _alone("v2", "v2: deform, each view its own time", {}, **_TIMED),
-        _alone("v2_cold", "v2 without the static warm-up", {"warmup": 0.0}, **_TIMED),
-        _alone("timeless", "deform, the same views without a time", {}),
-        Row("v3", "v3: + 121 clip frames as they come, uniform sampling", ("orbit", "clip"), {}),
+        _alone("v1", "deform, each view its own time, a quarter as long", {}, share=SHORT, **_TIMED),
+        _alone("v2", "deform, each view its own time", {}, **_TIMED),
+        _alone("v2_cold", "the same without the static warm-up", {"warmup": 0.0}, **_TIMED),
+        _alone("timeless", "deform, the orbit views without a time", {}),
+        Row("v3", "deform, + the clip frames as they come, uniform sampling", ("orbit", "clip"), {}),
         Row(
             "v3_remedied",
-            "v3 with the clip matted, colour-matched and balanced",
+            "deform, + the clip matted, colour-matched and balanced",
             ("orbit", "clip"),
             {"sampling": "balanced"},
             remedied,

@@ -60,9 +60,14 @@ def wide_table(table: pd.DataFrame, value: str = "psnr_db") -> pd.DataFrame:
     lines: dict[str, dict[str, str]] = {}
     for row in means.itertuples():
         bounds = f" [{row.low:.1f}, {row.high:.1f}]" if np.isfinite(row.low) else ""
-        lines.setdefault(row.label, {})[row.kind] = f"{row.mean:.1f}{bounds}"
+        lines.setdefault(row.row, {})[row.kind] = f"{row.mean:.1f}{bounds}"
     wide = pd.DataFrame.from_dict(lines, orient="index")
     return wide[kinds_of(means)].fillna("").rename_axis("row").reset_index()
+
+
+def legend(means: pd.DataFrame) -> str:
+    """What the rows of a table are, as a Markdown list."""
+    return "\n".join(f"- `{name}`: {ROWS[name].label}" for name in dict.fromkeys(means["row"]))
 
 
 def kinds_of(means: pd.DataFrame) -> list[str]:
