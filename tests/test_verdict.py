@@ -46,6 +46,16 @@ def test_means_are_those_of_the_frames_and_count_them():
         assert (line.frames, line.cameras, line.seeds) == (12, 6, 2) and line.low <= line.mean <= line.high
 
 
+def test_frames_without_alpha_have_no_foreground_table():
+    opaque = table({"static": 25.0}).assign(psnr_fg_db=float("nan"))
+    assert "no foreground" in verdict.wide_table(opaque, "psnr_fg_db")["row"][0]
+
+
+def test_only_the_story_is_introduced_as_the_story():
+    assert "avatar" in verdict.introduction(["static", "v3"])
+    assert "avatar" not in verdict.introduction(["static_all", "deform_all"])
+
+
 def test_rows_come_in_the_order_of_the_story():
     means = verdict.means_table(table({"v3": 13.0, "static": 25.0, "v1": 20.0}))
     assert list(dict.fromkeys(means["row"])) == ["static", "v1", "v3"]

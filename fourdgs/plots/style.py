@@ -122,26 +122,35 @@ def show(fig: Figure, name: str, alt: str, caption: str = "") -> None:
     folder = _FOLDER.get() or os.environ.get("FOURDGS_FIGURES")
     if folder:
         with files.write_aside(Path(folder) / f"{name}.png") as aside:
-            aside.write_bytes(smaller_png(png))
+            aside.write_bytes(smaller_png(png, dither=_is_sheet(fig)))
         files.write_text(Path(folder) / f"{name}.svg", _svg(fig))
     _display(png, name, " ".join(alt.split()), caption.strip())
 
 
-def smaller_png(png: bytes, colors: int = 256) -> bytes:
-    """The same picture as a PNG with a palette of at most ``colors``; the original where that is no smaller."""
+def _is_sheet(fig: Figure) -> bool:
+    """Whether a figure is a sheet of pictures rather than a chart."""
+    return fig.get_figwidth() > CHART_WIDTH + 0.1
+
+
+def smaller_png(png: bytes, colors: int = 256, dither: bool = False) -> bytes:
+    """The same picture as a PNG with a palette of at most ``colors``; the original where that is no smaller.
+
+    ``dither`` hides the palette's steps in photographs, and would only blur the edges of a chart.
+    """
     image = Image.open(io.BytesIO(png))
     image = image.convert("RGBA" if "A" in image.mode else "RGB")
     if image.mode == "RGBA" and image.getextrema()[3][0] == 255:
         image = image.convert("RGB")
     method = Image.Quantize.FASTOCTREE if image.mode == "RGBA" else Image.Quantize.MEDIANCUT
     buffer = io.BytesIO()
-    image.quantize(colors, method=method, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    steps = Image.Dither.FLOYDSTEINBERG if dither else Image.Dither.NONE
+    image.quantize(colors, method=method, dither=steps).save(buffer, "PNG", optimize=True)
     return min(buffer.getvalue(), png, key=len)
 
 
 def _png(fig: Figure) -> bytes:
     # A picture sheet at 1100 pixels shows all that its thumbnails hold; a chart is drawn for dense screens.
-    dpi = 110 if fig.get_figwidth() > CHART_WIDTH + 0.1 else 180
+    dpi = 110 if _is_sheet(fig) else 180
     buffer = io.BytesIO()
     with style():
         fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
