@@ -171,8 +171,10 @@ def _start_worker(counter: Any, threads: int) -> None:
 
 
 def _count(steps: int) -> None:
-    if multiprocessing.parent_process() is not None and not multiprocessing.parent_process().is_alive():
-        raise SystemExit("the training was stopped")  # its last checkpoint stays
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        # Nobody waits for the result, and the pool would keep an idle process for ever. The last checkpoint stays.
+        os._exit(1)
     with _steps_done.get_lock():
         _steps_done.value += steps
 

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +105,41 @@ def test_rows_side_by_side_give_the_same_numbers_as_one_after_another(runs, fold
     for one, other in zip(runs[::2], side, strict=True):
         # Threads differ, so sums may be rounded in another order.
         assert np.allclose(one.metrics["psnr_db"], other.metrics["psnr_db"], atol=0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_killed_training_leaves_no_worker_behind(folder, tmp_path):
+    code = (
+        "import sys; from fourdgs import story, TrainConfig\n"
+        "if __name__ == '__main__':\n"
+        "    base = TrainConfig(iterations=10**6, gaussians=60)\n"
+        "    story.train_rows(sys.argv[1], ['static', 'v2'], base, sys.argv[2])\n"
+    )
+    script = tmp_path / "train.py"
+    script.write_text(code)
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(folder), str(tmp_path / "runs")], stderr=subprocess.DEVNULL
+    )
+    until(lambda: len(list(tmp_path.glob("runs/*/run.json"))) == 2, 60)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    assert len([child for child in children if alive(child)]) >= 2
+    parent.kill()
+    parent.wait()
+    until(lambda: not any(map(alive, children)), 20)
+
+
+def alive(process: str) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(condition, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.1)
 
 
 def test_runs_are_listed(runs):
