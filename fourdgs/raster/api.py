@@ -141,35 +141,31 @@ def _on_cpu(
     B, N, C = math.prod(batch), means.shape[-2], viewmats.shape[-3]
     per_camera = colors.dim() == len(batch) + (3 if sh_degree is None else 4)
     means, quats, scales, opacities, viewmats, Ks, colors = (
-        tensor.float().reshape(B, *tensor.shape[len(batch) :])
-        for tensor in (means, quats, scales, opacities, viewmats, Ks, colors)
+        tensor.float() for tensor in (means, quats, scales, opacities, viewmats, Ks, colors)
     )
     settings = (near_plane, far_plane, radius_clip, eps2d, rasterize_mode == "antialiased")
     means2d, conics, depths, alphas, radii, room = Project.apply(
         means, quats, scales, opacities, viewmats, Ks, width, height, settings
     )
     if sh_degree is not None:
-        if per_camera:
-            colors = colors.flatten(0, 1)
-        colors = Harmonics.apply(means, _centres(viewmats), colors, radii, sh_degree)
+        colors = Harmonics.apply(
+            means.reshape(B, N, 3), _centres(viewmats).reshape(B, C, 3),
+            colors.reshape(B * C if per_camera else B, *colors.shape[-3:]), radii.view(B, C, N, 2), sh_degree,
+        ).view(*batch, C, N, 3)  # fmt: skip
         per_camera = True
-    # What the caller sees is what the gradient must pass through, so the shapes with all batch axes come first.
-    shaped = [tensor.view(*batch, *tensor.shape[1:]) for tensor in (means2d, conics, depths, alphas, radii)]
-    meta = dict(zip(("means2d", "conics", "depths", "opacities", "radii"), shaped, strict=True))
-    flat = [meta[key].reshape(B * C, *meta[key].shape[len(batch) + 1 :]) for key in ("conics", "opacities", "depths")]
-    colors = _with_depth(colors, meta["depths"].reshape(B, C, N), render_mode, per_camera)
+    colors, per_camera = _with_depth(colors, depths, render_mode, per_camera)
     backgrounds = _background(backgrounds, B * C, render_mode, colors.shape[-1])
+    # What the caller sees in meta is what the gradient must pass through: these tensors, not others made from them.
     picture, alpha = Composite.apply(
-        meta["means2d"], flat[0], flat[1], colors, backgrounds, flat[2].detach(), radii.view(B * C, N, 2),
-        room, width, height, absgrad,
+        means2d, conics, alphas, colors, backgrounds, depths.detach(), radii, room, width, height, absgrad,
+        B * C if per_camera else B,
     )  # fmt: skip
-    picture = picture.view(*batch, C, height, width, picture.shape[-1])
-    alpha = alpha.view(*batch, C, height, width, 1)
     if render_mode in ("ED", "RGB+ED"):
         picture = torch.cat([picture[..., :-1], picture[..., -1:] / alpha.clamp(min=1e-10)], dim=-1)
-    meta.update(
-        batch_ids=None, camera_ids=None, gaussian_ids=None, width=width, height=height, tile_size=TILE,
-        tile_width=-(-width // TILE), tile_height=-(-height // TILE), n_batches=B, n_cameras=C,
+    meta = dict(
+        means2d=means2d, conics=conics, depths=depths, opacities=alphas, radii=radii, batch_ids=None, camera_ids=None,
+        gaussian_ids=None, width=width, height=height, tile_size=TILE, tile_width=-(-width // TILE),
+        tile_height=-(-height // TILE), n_batches=B, n_cameras=C,
     )  # fmt: skip
     return picture, alpha, meta
 
@@ -179,15 +175,14 @@ def _centres(viewmats: Tensor) -> Tensor:
     return torch.inverse(viewmats)[..., :3, 3]
 
 
-def _with_depth(colors: Tensor, depths: Tensor, mode: str, per_camera: bool) -> Tensor:
-    """The channels to composite, [B, N, D] if the cameras of a batch share them, else [B * C, N, D]."""
+def _with_depth(colors: Tensor, depths: Tensor, mode: str, per_camera: bool) -> tuple[Tensor, bool]:
+    """The channels to composite, [..., N, D] or [..., C, N, D], and whether each camera has its own."""
     if mode in ("D", "ED"):
-        return depths.flatten(0, 1)[..., None]
+        return depths[..., None], True
     if mode == "RGB":
-        return colors.flatten(0, 1) if per_camera else colors
-    B, C, N = depths.shape
-    colors = colors if per_camera else colors[:, None].expand(B, C, N, colors.shape[-1])
-    return torch.cat([colors, depths[..., None]], dim=-1).flatten(0, 1)
+        return colors, per_camera
+    colors = colors if per_camera else colors.unsqueeze(-3).expand(*depths.shape, colors.shape[-1])
+    return torch.cat([colors, depths[..., None]], dim=-1), True
 
 
 def _background(backgrounds: Tensor | None, images: int, mode: str, channels: int) -> Tensor | None:

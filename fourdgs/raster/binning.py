@@ -29,8 +29,8 @@ _SLACK = 1e-3
 @kernel(inline=True)
 def _tile_range(centre, radius, tiles):
     """Tiles [low, high) within ``radius`` of ``centre`` along one axis."""
-    low = math.floor((centre - radius) * (1.0 / TILE))
-    high = math.floor((centre + radius) * (1.0 / TILE)) + 1.0
+    low, high = (centre - radius) * (1.0 / TILE), (centre + radius) * (1.0 / TILE) + 1.0
+    # Of numbers that are not negative, int() is the floor.
     return int(min(max(low, 0.0), tiles)), int(min(max(high, 0.0), tiles))
 
 
@@ -41,6 +41,19 @@ def box_tiles(x, y, radius_x, radius_y, width, height):
     x0, x1 = _tile_range(np.float64(x), np.float64(radius_x), np.float64(tiles_x))
     y0, y1 = _tile_range(np.float64(y), np.float64(radius_y), np.float64(tiles_y))
     return (x1 - x0) * (y1 - y0)
+
+
+@kernel
+def share_slots(start, stop, room, first, total):
+    """Where the slots of Gaussians ``start <= g < stop`` begin if each has ``room[g]``, and how many they are at all.
+
+    One range only, which is fast enough (numpy takes three times as long for it). first [G] int32, total [1] int64.
+    """
+    at = 0
+    for g in range(max(start, 0), stop):
+        first[g] = at
+        at += room[g]
+    total[0] = at
 
 
 @kernel
@@ -56,7 +69,7 @@ def find_tiles(
     """
     count = colors.shape[1]
     tiles_x = (width + TILE - 1) // TILE
-    for g in range(start, stop):
+    for g in range(max(start, 0), stop):
         last[g] = first[g]
         if radii[g, 0] <= 0:
             continue

@@ -101,7 +101,8 @@ def composite_backward(
 
     Columns: mean (2), conic (3), opacity, colour (D), and the sum of the absolute values of the mean's pixel gradients
     (2) if ``absgrad``. Pixels are unwound back to front. With q = colour . v_image of one Gaussian, and ``behind`` the
-    same of everything behind it as if nothing stood in front, dL/dalpha = T (q - behind).
+    same of everything behind it as if nothing stood in front, dL/dalpha = T (q - behind). v_alpha is [I, H, W], or
+    [0, H, W] for zeros.
     """
     channels = v_image.shape[3]
     t_now = np.empty(PIXELS, np.float32)
@@ -216,7 +217,7 @@ def read_pixels(
             p = row * TILE + x
             t_now[p], until[p] = final_t[i, y0 + row, x0 + x], limit[i, y0 + row, x0 + x]
             row_until[row] = max(row_until[row], until[p])
-            value = -v_alpha[i, y0 + row, x0 + x]
+            value = -v_alpha[i, y0 + row, x0 + x] if v_alpha.shape[0] > 0 else ZERO
             for k in range(v_image.shape[3]):
                 seen[k * PIXELS + p] = v_image[i, y0 + row, x0 + x, k]
                 if backgrounds.shape[0] > 0:
@@ -242,7 +243,7 @@ def write_slot(slots, slot, records, g, s0, sx, sy, sxx, sxy, syy):
 def gather_slots(start, stop, first, last, slots, absgrad, v_means2d, v_conics, v_alphas, v_colors, v_abs):
     """Add up each Gaussian's slots, in order. Outputs are flat over images: [I * N, 2], [.., 3], [..], [.., D]."""
     channels = v_colors.shape[1]
-    for g in range(start, stop):
+    for g in range(max(start, 0), stop):
         x = y = a = b = c = alpha = ZERO
         for k in range(channels):
             v_colors[g, k] = ZERO

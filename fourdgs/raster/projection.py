@@ -138,7 +138,7 @@ def project_forward(
     if an input is not finite.
     """
     for b in range(viewmats.shape[0]):
-        for n in range(start, stop):
+        for n in range(max(start, 0), stop):
             mean, scale, opacity = _three(means, b, n), _three(scales, b, n), opacities[b, n]
             w, x, y, z, _ = _quaternion(quats, b, n)
             # Zero times a NaN or an infinity is not zero.
@@ -223,7 +223,7 @@ def project_backward(
     """
     count, nothing = means.shape[1], (_ZERO, _ZERO, _ZERO)
     for b in range(viewmats.shape[0]):
-        for n in range(start * block, min(stop * block, count)):
+        for n in range(max(start * block, 0), min(stop * block, count)):
             mean, scale, opacity = _three(means, b, n), _three(scales, b, n), opacities[b, n]
             qw, qx, qy, qz, inv = _quaternion(quats, b, n)
             R = _rotation(qw, qx, qy, qz)

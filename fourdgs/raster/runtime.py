@@ -146,14 +146,18 @@ def _job(function: Any, ranges: list[tuple[int, int]], arguments: tuple) -> tupl
     for argument in arguments:
         if isinstance(argument, torch.Tensor):
             assert argument.is_contiguous(), function.__name__
-            # Owner (twice), size, bytes an item, address, shape, strides: numba's layout of an array.
-            size, strides = argument.element_size(), argument.stride()
-            values += (0, 0, argument.numel(), size, argument.data_ptr(), *argument.shape, *[size * k for k in strides])
-            kinds.append((argument.dtype, argument.dim()))
+            kind, before, behind = _array_words(argument.dtype, argument.shape)
+            values += before
+            values.append(argument.data_ptr())
+            values += behind
+            kinds.append(kind)
         elif isinstance(argument, np.ndarray):
             assert argument.flags.c_contiguous, function.__name__
-            values += (0, 0, argument.size, argument.itemsize, argument.ctypes.data, *argument.shape, *argument.strides)
-            kinds.append((argument.dtype.char, argument.ndim))
+            kind, before, behind = _array_words(argument.dtype, argument.shape)
+            values += before
+            values.append(argument.ctypes.data)
+            values += behind
+            kinds.append(kind)
         else:
             assert type(argument) in (int, np.float32), (function.__name__, argument)
             values.append(argument)
@@ -167,6 +171,21 @@ def _job(function: Any, ranges: list[tuple[int, int]], arguments: tuple) -> tupl
     packed = layout.pack(0, len(ranges), layout.size // 8, 0, *values)
     bounds = struct.pack(f"={2 * len(ranges)}q", *itertools.chain.from_iterable(ranges))
     return body, ctypes.create_string_buffer(packed + bounds)
+
+
+@functools.lru_cache(maxsize=4096)  # a call has about 30 different shapes, few of which change from call to call
+def _array_words(dtype: Any, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    """The kind of a contiguous array, and its words before and behind its address.
+
+    numba's layout of an array: owner (twice), size, bytes an item, address, shape, strides.
+    """
+    bytes_an_item = dtype.itemsize
+    strides, size = [], 1
+    for length in reversed(shape):
+        strides.append(bytes_an_item * size)
+        size *= length
+    kind = f"{str(dtype).removeprefix('torch.')} {len(shape)}"
+    return sys.intern(kind), (0, 0, size, bytes_an_item), (*shape, *reversed(strides))
 
 
 def _make_body(function: Any, arguments: tuple) -> tuple[Callable, struct.Struct]:
