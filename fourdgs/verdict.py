@@ -119,10 +119,20 @@ def verdict(means: pd.DataFrame, kind: str = "talking", threshold_db: float = TH
     return chosen[["row", "label", "mean", "low", "high", "verdict"]].reset_index(drop=True)
 
 
-def difference(table: pd.DataFrame, first: str, second: str, kind: str) -> dict[str, float | int]:
-    """The paired difference ``second - first`` in PSNR (dB) of two rows, on the held-out frames of one kind."""
-    frames = table[(table["kind"] == kind)].groupby(["row", "frame", "camera"], as_index=False)["psnr_db"].mean()
-    return paired(frames[frames["row"] == first], frames[frames["row"] == second])
+def difference(
+    table: pd.DataFrame, first: str, second: str, kind: str, second_kind: str | None = None
+) -> dict[str, float | int]:
+    """The paired difference ``second - first`` in PSNR (dB) of two rows, on the held-out frames of one kind.
+
+    ``second_kind``: a variant of the kind for the second row, such as the same frames asked for at a time.
+    """
+    sides = []
+    for row, asked in ((first, kind), (second, second_kind or kind)):
+        side = table[(table["row"] == row) & (table["kind"] == asked)]
+        # A variant's frames are named after the frames that they are a variant of: name@time.
+        side = side.assign(frame=side["frame"].str.partition("@")[0] if "@" in asked else side["frame"])
+        sides.append(side.groupby(["frame", "camera"], as_index=False)["psnr_db"].mean())
+    return paired(*sides)
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
@@ -135,6 +145,7 @@ def sentences(table: pd.DataFrame) -> list[str]:
         ("static", "v3_remedied", "talking", "On talking frames the remedied `v3`, against static 3DGS,"),
         ("timeless", "v2", "still", "Giving each still view a time of its own, behind a static warm-up,"),
         ("timeless", "v2_cold", "still", "Giving each still view a time of its own without the warm-up"),
+        ("timeless", "v2_cold", "still still@0.5", "The same model, asked for them at time 0.5 instead of at none,"),
         ("v1", "v2", "still", "Training four times as long"),
         ("static", "grid", "talking", "The grid of cameras and times, against static 3DGS on ten stills,"),
         ("static_all", "deform_all", None, "Letting the scene move"),
@@ -144,7 +155,10 @@ def sentences(table: pd.DataFrame) -> list[str]:
         if not {first, second} <= there:
             continue
         for asked in [kind] if kind else sorted(set(table["kind"]) - {"train"}):
-            change = difference(table, first, second, asked)
+            asked, _, variant = asked.partition(" ")
+            if variant and variant not in set(table["kind"]):
+                continue
+            change = difference(table, first, second, asked, variant or None)
             bounds = f" [{change['low']:+.1f}, {change['high']:+.1f}]" if np.isfinite(change["low"]) else ""
             found.append(
                 f"{words} changed the PSNR of {kind_words(asked)} by **{change['mean']:+.1f} dB**{bounds} "

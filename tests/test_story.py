@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -80,6 +81,13 @@ def test_unknown_rows_and_missing_sources_are_named(folder):
         story.row_capture(fd.load_capture(folder), "grid")
     with pytest.raises(InputError, match="there is no such folder"):
         story.ensure_capture("data/nothing-here")
+
+
+def test_a_capture_that_is_there_is_never_made_again(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, tmp_path / "data" / "alpha")
+    before = fd.load_capture(tmp_path / "data" / "alpha").digest()
+    assert fd.load_capture(story.ensure_capture("data/alpha")).digest() == before
 
 
 def test_runs_are_measured_on_training_and_held_out_frames(runs):

@@ -114,6 +114,16 @@ def test_a_row_that_is_not_there_has_no_difference():
         verdict.difference(table({"static": 1.0}), "static", "v3", "still")
 
 
+def test_a_variant_of_a_kind_is_paired_with_the_frames_it_is_a_variant_of():
+    data = table({"timeless": 30.0, "v2_cold": 22.0})
+    again = data[(data["row"] == "v2_cold") & (data["kind"] == "still")]
+    again = again.assign(kind="still@0.5", frame=again["frame"] + "@0.5", psnr_db=again["psnr_db"] + 6)
+    both = pd.concat([data, again])
+    assert verdict.difference(both, "timeless", "v2_cold", "still", "still@0.5")["mean"] == pytest.approx(-2)
+    assert any("at time 0.5 instead" in text and "**-2.0 dB**" in text for text in verdict.sentences(both))
+    assert not any("at time 0.5 instead" in text for text in verdict.sentences(data))
+
+
 def test_summary_agrees_with_pandas():
     data = table({"static": 25.0, "v3": 13.0})
     ours = summary(data, by=("row", "kind")).set_index(["row", "kind"])["mean"]
