@@ -2,7 +2,7 @@
 
     python benchmarks/train_step.py [--gaussians 5000] [--size 128] [--threads 1]
 
-*plain* are the kernels without explicit vectors, torch's grid_sample in the field and nothing else changed; *vector*
+*plain*: kernels without explicit vectors, torch's grid_sample in the field and its convolutions in SSIM; *vector*
 is what is used where it compiles. Each runs in a process of its own, in turn, several times.
 """
 
