@@ -328,16 +328,19 @@ class Capture:
         return digest.hexdigest()
 
 
-def true_pictures(capture: Capture, background: Tensor) -> Tensor:
-    """Every frame as a viewer would see it over ``background`` [3], uint8 [n, H, W, 3]."""
-    rgb, alpha = capture.pictures()
+def true_pictures(rgb: Tensor, alpha: Tensor | None, background: Tensor) -> Tensor:
+    """What `Capture.pictures` gave, as a viewer would see it over ``background`` [3], uint8 [n, H, W, 3].
+
+    Without alpha that is ``rgb`` itself.
+    """
     if alpha is None:
         return rgb
+    seen = torch.empty_like(rgb)
     for start in range(0, len(rgb), 64):  # floats of all frames at once would be four times the pictures
         part = slice(start, start + 64)
-        seen = composite(rgb[part].float() / 255, alpha[part].float() / 255, background)
-        rgb[part] = (seen * 255).round().to(torch.uint8)
-    return rgb
+        over = composite(rgb[part].float() / 255, alpha[part].float() / 255, background)
+        seen[part] = (over * 255).round().to(torch.uint8)
+    return seen
 
 
 def merge(captures: Sequence[Capture]) -> Capture:

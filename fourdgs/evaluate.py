@@ -45,8 +45,8 @@ def evaluate(
     model = run.model if isinstance(run, Run) else run
     chosen = capture.select(split=split, source=source)
     device = model.gaussians.means.device
-    truths = true_pictures(chosen, torch.tensor(model.background))
-    _, alpha = chosen.pictures()
+    rgb, alpha = chosen.pictures()
+    truths = true_pictures(rgb, alpha, torch.tensor(model.background))
     rows, start = [], 0
     bar = tqdm(total=len(chosen), desc="evaluate", disable=not progress, leave=False)
     for output in render_chunks(model, chosen.cameras.to(device)):

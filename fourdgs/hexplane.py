@@ -8,10 +8,7 @@ and time. A lookup there takes two cells instead of four; gradients are summed o
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -149,14 +146,6 @@ def _table(planes: Sequence[Tensor], instants: int, width: int) -> np.ndarray:
     return table
 
 
-def _kernel(function: Callable) -> Any:
-    """`runtime.kernel` for a file outside the raster package: the cache's stamp must cover this file too."""
-    compiled = kernel(function)
-    with contextlib.suppress(AttributeError):
-        compiled._cache._cache_file._source_stamp += hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    return compiled
-
-
 @kernel(inline=True)
 def _cell(x, size):
     """The cell at or below a position, the next one, and how far between them it is; NaN counts as 0."""
@@ -231,7 +220,7 @@ def _on_lines(lines, base, pitch, x, y, z, channels):
     return a, b, _between(lines, base + z[0] * channels, base + z[1] * channels, z[2])
 
 
-@_kernel
+@kernel
 def _lines_of_planes(start, stop, table, channels, planes, lines, place, times):
     """Interpolate the time planes of level ``i // T`` at time ``i % T``, for ``start <= i < stop``.
 
@@ -249,7 +238,7 @@ def _lines_of_planes(start, stop, table, channels, planes, lines, place, times):
                 store(lines, to + x, _between(planes, top + x, bottom + x, share))
 
 
-@_kernel
+@kernel
 def _features(start, stop, table, channels, planes, lines, place, times, out):
     """Features [T, N, levels, channels] of the Gaussians ``start <= n < stop``."""
     levels, instants, count = table.shape[0] - 1, times.shape[0], place.shape[0]
@@ -270,7 +259,7 @@ def _features(start, stop, table, channels, planes, lines, place, times, out):
                     store(out, ((t * count + n) * levels + level) * channels + c, still * xt * yt * zt)
 
 
-@_kernel
+@kernel
 def _features_back(start, stop, table, channels, planes, lines, place, times, v, out):
     """Gradients to the planes, added to ``out``, from ``v`` to the features [T, N, levels, channels].
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from . import provenance as sources
 from .config import TrainConfig
 from .errors import InputError
 from .files import write_aside, write_json
@@ -136,50 +133,17 @@ def update_info(path: Path, **changes: Any) -> dict[str, Any]:
 
 def provenance() -> dict[str, Any]:
     """What a result depends on beside its config: code, versions, hardware."""
-    return {"code": _code(), "versions": _versions(), "hardware": _hardware()}
+    versions, hardware, state = sources.versions(), sources.hardware(), sources.code_state()
+    code = {"fourdgs": versions.get("fourdgs-lab")}
+    if state is not None:
+        code |= {"commit": state["commit"], "dirty": state["modified"]}
+    hardware |= {"threads": torch.get_num_threads(), "gpu": next(iter(hardware["gpus"]), None)}
+    return {"code": code, "versions": versions, "hardware": hardware}
 
 
 def now() -> str:
     """The time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _code() -> dict[str, Any]:
-    """Version, and where the package is a git checkout its commit and whether files differ from it."""
-    code: dict[str, Any] = {"fourdgs": _version("fourdgs-lab")}
-    here = Path(__file__).resolve().parents[1]
-    if (here / ".git").exists():
-        commit = _git(here, "rev-parse", "HEAD")
-        status = _git(here, "status", "--porcelain", "--untracked-files=no")
-        code |= {"commit": commit, "dirty": None if status is None else bool(status)}
-    return code
-
-
-def _git(folder: Path, *words: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _versions() -> dict[str, str | None]:
-    packages = ("torch", "numpy", "numba", "gsplat", "pyvista", "anny")
-    return {"python": platform.python_version()} | {package: _version(package) for package in packages}
-
-
-def _hardware() -> dict[str, Any]:
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"machine": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
 
 
 def _read_table(path: Path) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .cameras import Cameras
 from .capture import Capture, true_pictures
 from .config import TrainConfig
 from .densify import Budget
@@ -124,7 +125,7 @@ class Trainer:
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.cameras = capture.cameras.to(device)
         self.background = torch.tensor(config.background, device=device)
-        self.rgb = true_pictures(capture, self.background.cpu()).to(device)
+        self.rgb = true_pictures(*capture.pictures(), self.background.cpu()).to(device)
         # Frames are drawn on the CPU: the order is then the same on every device.
         self.sampler = Sampler(
             capture.frames["source"].tolist(), config.sampling, torch.Generator().manual_seed(config.seed)
@@ -181,6 +182,7 @@ class Trainer:
         )
         tell = progress if callable(progress) else lambda steps: None
         tell(self.step)
+        looked_at = None if held_out is None or not config.evaluate_every else self._to_look_at(held_out)
         with bar:
             while self.step < config.iterations:
                 begun = time.perf_counter()
@@ -190,7 +192,7 @@ class Trainer:
                 tell(1)
                 last = self.step == config.iterations
                 if config.evaluate_every and (self.step % config.evaluate_every == 0 or last):
-                    self._look(float(loss.detach()), held_out)
+                    self._look(float(loss.detach()), looked_at)
                     bar.set_postfix({k: f"{v:.2f}" for k, v in self.curve[-1].items() if k.startswith("psnr")})
                 if self.step % config.checkpoint_every == 0 and not last:
                     self.save(out / "checkpoint.safetensors")
@@ -235,23 +237,25 @@ class Trainer:
         for optimiser, rate in zip(self.field_optimisers, self._field_rates, strict=True):
             optimiser.param_groups[0]["lr"] = rate * 0.1**share
 
-    def _look(self, loss: float, held_out: Capture | None) -> None:
+    def _look(self, loss: float, held_out: tuple[Cameras, Tensor] | None) -> None:
         """A row of the curve; its time is kept apart from the training's."""
         begun = time.perf_counter()
         row = {"step": self.step, "seconds": self.seconds, "loss": loss, "gaussians": len(self.parameters["means"])}
-        rows = torch.linspace(0, len(self.rgb) - 1, min(LOOK_FRAMES, len(self.rgb))).long()
+        rows = _spread(len(self.rgb))
         row["psnr_train_db"] = self._psnr(self.cameras[rows.to(self.device)], self.truth(rows))
         if held_out is not None:
-            some = held_out.select(
-                rows=torch.linspace(0, len(held_out) - 1, min(LOOK_FRAMES, len(held_out))).long().tolist()
-            )
-            truth = true_pictures(some, self.background.cpu()).to(self.device).float() / 255
-            row["psnr_db"] = self._psnr(some.cameras.to(self.device), truth)
+            row["psnr_db"] = self._psnr(*held_out)
         self.curve.append(row)
         self.look_seconds += time.perf_counter() - begun
 
+    def _to_look_at(self, held_out: Capture) -> tuple[Cameras, Tensor]:
+        """Cameras and true pictures [n, H, W, 3] of a few held-out frames."""
+        some = held_out.select(rows=_spread(len(held_out)).tolist())
+        truth = true_pictures(*some.pictures(), self.background.cpu()).to(self.device)
+        return some.cameras.to(self.device), truth.float() / 255
+
     @torch.no_grad()
-    def _psnr(self, cameras, truth: Tensor) -> float:
+    def _psnr(self, cameras: Cameras, truth: Tensor) -> float:
         total = 0.0
         for index in range(len(cameras)):
             camera = cameras[index]
@@ -303,6 +307,11 @@ class Trainer:
 
     def _named_optimisers(self) -> dict[str, torch.optim.Optimizer]:
         return self.optimisers | {f"field{index}": value for index, value in enumerate(self.field_optimisers)}
+
+
+def _spread(count: int) -> Tensor:
+    """At most `LOOK_FRAMES` of so many rows, evenly spread."""
+    return torch.linspace(0, count - 1, min(LOOK_FRAMES, count)).long()
 
 
 def _adam(parameters: list[Tensor], rate: float) -> torch.optim.Adam:

@@ -42,10 +42,10 @@ def plain() -> bool:
 
 
 @functools.cache
-def _fingerprint() -> str:
-    """A hash of every source file of this package."""
+def _fingerprint(file: str) -> str:
+    """A hash of every source file of this package, and of the kernel's own file, which may lie elsewhere."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted({*Path(__file__).parent.glob("*.py"), Path(file)}):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -63,7 +63,7 @@ def kernel(function: Callable | None = None, *, inline: bool = False) -> Any:
     compiled = numba.njit(cache=True, **options)(function)
     # numba's cache looks only at the kernel's own file; an edited helper elsewhere would be missed.
     with contextlib.suppress(AttributeError):
-        compiled._cache._cache_file._source_stamp = _fingerprint()
+        compiled._cache._cache_file._source_stamp = _fingerprint(function.__code__.co_filename)
     return compiled
 
 

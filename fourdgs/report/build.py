@@ -14,9 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import files
+from .. import files, provenance
 from ..errors import InputError
-from . import provenance
 from .blocks import Block, Picture, Prose, blocks_of, with_local_images
 from .execute import run_notebook
 from .pages import html_page, markdown_page
