@@ -29,6 +29,8 @@ from .pictures import Picture, composite, has_alpha_channel, read_picture, resiz
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("frame", "camera", "time", "source", "split", "image", "mask", "width", "height")
+OPTIONAL = {"weight": 1.0, "distortion": ""}
+"""Columns that need not be there, with what their absence means."""
 DEFAULT_SOURCE = "capture"
 
 
@@ -40,7 +42,8 @@ class Capture:
         root: the folder it came from.
         frames: one row a frame; columns ``frame`` (unique name), ``camera``, ``time`` (NaN = none), ``source``,
             ``split`` (train, val, test), ``image`` and ``mask`` (absolute paths; mask may be ""), ``width`` and
-            ``height``. Further columns are kept.
+            ``height``. Optional: ``weight`` (how often a training frame is drawn, relative to the others; 1 where the
+            column is not there) and ``distortion``. Further columns are kept.
         cameras: row-aligned with ``frames``.
         memory: pictures by frame name that stand in for the files (the ``image`` of such a frame may be "").
 
@@ -227,6 +230,10 @@ class Capture:
         rgb, alpha = self._picture(self._row(i))
         return np.ones(rgb.shape[:2], np.float32) if alpha is None else alpha.astype(np.float32) / 255
 
+    def picture(self, i: int) -> Picture:
+        """Frame i at the capture's size: rgb uint8 [H, W, 3] straight, alpha uint8 [H, W] or None where it has none."""
+        return self._picture(self._row(i))
+
     def pictures(self, rows: Any = None, progress: bool = False) -> tuple[Tensor, Tensor | None]:
         """Many frames at once, loaded by a pool of threads.
 
@@ -287,6 +294,10 @@ class Capture:
         for index, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
             time = None if math.isnan(row.time) else row.time
             words = [row.camera, time, row.source, row.split, row.width, row.height, picture]
+            # Only where they say something: a capture without them keeps the name it always had.
+            words += [
+                [name, getattr(row, name)] for name, plain in OPTIONAL.items() if getattr(row, name, plain) != plain
+            ]
             whole.update(json.dumps(words).encode() + b"".join(value[index].tobytes() for value in numbers))
         return whole.hexdigest()
 
@@ -374,6 +385,7 @@ def merge(captures: Sequence[Capture]) -> Capture:
         tables.append(frames)
         memory.update({new[name]: picture for name, picture in capture.memory.items()})
     frames = pd.concat(tables, ignore_index=True)
+    frames = frames.fillna({name: plain for name, plain in OPTIONAL.items() if name in frames})
     cameras = Cameras.concatenate([capture.cameras for capture in captures])
     order = sort_frames(frames)
     return Capture(captures[0].root, frames.iloc[order], cameras[order], memory)
@@ -426,6 +438,11 @@ def _check(root: Path, frames: pd.DataFrame, cameras: Cameras, memory: Mapping[s
     nowhere = [row.frame for row in frames.itertuples() if not row.image and row.frame not in memory]
     if nowhere:
         raise InputError(f"frame {nowhere[0]!r} has neither a file nor a picture in memory", file=root, field="image")
+    weights = frames["weight"].to_numpy(dtype=np.float64) if "weight" in frames else np.ones(1)
+    if not (np.isfinite(weights) & (weights > 0)).all():
+        worst = weights[~(np.isfinite(weights) & (weights > 0))][0]
+        remedy = "leave a frame out instead of giving it no weight"
+        raise InputError(f"is {worst:g}, must be a positive number", file=root, field="weight", remedy=remedy)
     times = frames.time.to_numpy()
     if ((times < 0) | (times > 1)).any():
         raise InputError(

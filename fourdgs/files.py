@@ -104,3 +104,9 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept between runs: $FOURDGS_CACHE, or else ~/.cache/fourdgs."""
+    folder = os.environ.get("FOURDGS_CACHE", "")
+    return Path(folder).expanduser() if folder else Path.home() / ".cache" / "fourdgs"

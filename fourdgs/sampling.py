@@ -13,20 +13,32 @@ class Sampler:
 
     Args:
         sources: the source of each frame.
-        sampling: ``uniform`` (all frames are one group) or ``balanced`` (each source is a group; groups take turns, so
-            that a source of 10 frames is seen as often as one of 121).
+        sampling: ``uniform`` (over frames) or ``balanced`` (over sources: one of 10 frames is seen as often as one of
+            121).
         generator: the run's random numbers.
+        weights: how often each frame comes, relative to the others (of its source, where sources are balanced).
+            Frames of one weight are one group.
     """
 
-    def __init__(self, sources: Sequence[str], sampling: str, generator: torch.Generator):
-        names = sorted(set(sources)) if sampling == "balanced" else [None]
-        self._groups = [
-            torch.tensor([i for i, source in enumerate(sources) if name is None or source == name]) for name in names
-        ]
+    def __init__(
+        self, sources: Sequence[str], sampling: str, generator: torch.Generator, weights: Sequence[float] | None = None
+    ):
+        weights = [1.0] * len(sources) if weights is None else [float(weight) for weight in weights]
+        labels = [source if sampling == "balanced" else "" for source in sources]
+        totals = {label: sum(w for w, other in zip(weights, labels, strict=True) if other == label) for label in labels}
+        groups: dict[tuple[str, float], list[int]] = {}
+        for row, key in enumerate(zip(labels, weights, strict=True)):
+            groups.setdefault(key, []).append(row)
+        names = sorted(groups)
+        self._groups = [torch.tensor(groups[name]) for name in names]
+        self._shares = torch.tensor(
+            [weight * len(groups[label, weight]) / totals[label] / len(totals) for label, weight in names],
+            dtype=torch.float64,
+        )
         self.generator = generator
         self._orders = [self._shuffled(group) for group in self._groups]
         self._places = [0] * len(names)
-        self._turn = 0
+        self._credits = torch.zeros(len(names), dtype=torch.float64)
 
     def _shuffled(self, group: Tensor) -> Tensor:
         return group[torch.randperm(len(group), generator=self.generator)]
@@ -35,8 +47,10 @@ class Sampler:
         """The next ``count`` frame numbers, [count] int64."""
         chosen = []
         for _ in range(count):
-            group = self._turn % len(self._groups)
-            self._turn += 1
+            # The group that is owed most: no draw is ever more than one away from its share.
+            self._credits += self._shares
+            group = int(self._credits.argmax())
+            self._credits[group] -= 1
             if self._places[group] == len(self._orders[group]):
                 self._orders[group] = self._shuffled(self._groups[group])
                 self._places[group] = 0
@@ -46,10 +60,11 @@ class Sampler:
 
     def state(self) -> dict[str, Tensor]:
         """Where the sequence stands, as tensors."""
-        places = torch.tensor([self._turn, *self._places])
-        return {"places": places} | {f"order{i}": order for i, order in enumerate(self._orders)}
+        orders = {f"order{i}": order for i, order in enumerate(self._orders)}
+        return {"places": torch.tensor(self._places), "credits": self._credits.clone()} | orders
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on from a `state`."""
-        self._turn, *self._places = state["places"].tolist()
+        self._places = state["places"].tolist()
+        self._credits = state["credits"].clone()
         self._orders = [state[f"order{i}"] for i in range(len(self._groups))]

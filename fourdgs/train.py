@@ -127,8 +127,9 @@ class Trainer:
         self.background = torch.tensor(config.background, device=device)
         self.rgb = true_pictures(*capture.pictures(), self.background.cpu()).to(device)
         # Frames are drawn on the CPU: the order is then the same on every device.
+        weights = capture.frames["weight"].tolist() if "weight" in capture.frames else None
         self.sampler = Sampler(
-            capture.frames["source"].tolist(), config.sampling, torch.Generator().manual_seed(config.seed)
+            capture.frames["source"].tolist(), config.sampling, torch.Generator().manual_seed(config.seed), weights
         )
         centre, self.radius = look_at_point(capture)
         count = max(4, round(config.gaussians * config.initial))

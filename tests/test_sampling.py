@@ -28,6 +28,28 @@ def test_balanced_shows_every_source_as_often():
     assert all(frames[row] == 10 for row in range(4)) and all(frames[row] == 2 for row in range(4, 24))
 
 
+def test_weights_say_how_often_a_frame_comes():
+    weights = [3.0] * 4 + [0.6] * 20  # each source half of the draws
+    uniform = Sampler(SOURCES, "uniform", torch.Generator().manual_seed(0), weights)
+    frames = Counter(uniform.next(240).tolist())
+    assert all(frames[row] == 30 for row in range(4)) and all(frames[row] == 6 for row in range(4, 24))
+
+
+def test_weights_count_within_a_balanced_source():
+    weights = [1.0, 1.0, 1.0, 3.0] + [1.0] * 20
+    rows = Counter(Sampler(SOURCES, "balanced", torch.Generator().manual_seed(0), weights).next(240).tolist())
+    assert sum(rows[row] for row in range(4)) == 120
+    assert rows[3] == 60 and rows[0] == 20
+
+
+def test_no_draw_is_ever_far_from_its_share():
+    weights = [1.0, 2.0, 4.0, 0.5]
+    drawn = Sampler(list("abcd"), "uniform", torch.Generator().manual_seed(0), weights).next(300)
+    counts = torch.nn.functional.one_hot(drawn, 4).cumsum(0)
+    due = torch.arange(1, 301)[:, None] * torch.tensor(weights) / sum(weights)
+    assert (counts - due).abs().max() <= 1.5
+
+
 @pytest.mark.parametrize("sampling", ["uniform", "balanced"])
 def test_a_restored_sampler_goes_on_where_it_stood(sampling):
     first = sampler(sampling)

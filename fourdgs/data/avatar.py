@@ -6,7 +6,6 @@ the unit ball. See `figure` for the geometry, `paint` for the colours, `track` f
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..files import hash_json, write_aside
+from ..files import cache_folder, hash_json, write_aside
 from .figure import BONES, Figure, anny_version, build_figure
 from .meshes import Mesh
 from .paint import paint
@@ -123,12 +122,6 @@ def build(seed: int = 0, cache: bool = True) -> Avatar:
         except OSError:
             pass  # no cache, no harm
     return avatar
-
-
-def cache_folder() -> Path:
-    """Where builds are kept: $FOURDGS_CACHE, or else ~/.cache/fourdgs."""
-    folder = os.environ.get("FOURDGS_CACHE", "")
-    return Path(folder).expanduser() if folder else Path.home() / ".cache" / "fourdgs"
 
 
 def recipe(seed: int) -> dict:
