@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from PIL import Image
@@ -74,28 +75,52 @@ def resize_picture(picture: Picture, width: int, height: int) -> Picture:
     rgb, alpha = picture
     if rgb.shape[:2] == (height, width):
         return picture
-    down, across = _area_weights(rgb.shape[0], height), _area_weights(rgb.shape[1], width)
-    values = rgb.astype(np.float32)
-    if alpha is not None:
-        opacity = alpha.astype(np.float32)[..., None]
-        values = np.concatenate([values * (opacity / 255), opacity], axis=-1)
-    channels = values.shape[-1]
-    values = (down @ values.reshape(rgb.shape[0], -1)).reshape(height, rgb.shape[1], channels)
-    values = across @ values  # [height, width, channels]
-    if alpha is not None:
-        opacity = values[..., 3:]
-        values = np.concatenate([values[..., :3] / np.maximum(opacity / 255, 1e-6), opacity], axis=-1)
-    values = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(values[..., :3]), None if alpha is None else np.ascontiguousarray(values[..., 3])
+    down, across = _areas(rgb.shape[0], height), _areas(rgb.shape[1], width)
+    cover = np.empty((0, 0), np.uint8) if alpha is None else np.ascontiguousarray(alpha)
+    colors, opacity = _averaged(np.ascontiguousarray(rgb), cover, *down, *across)
+    return colors, None if alpha is None else opacity
 
 
-@functools.lru_cache(maxsize=16)
-def _area_weights(before: int, after: int) -> np.ndarray:
-    """[after, before] float32: the share of each old pixel in each new one; rows sum to 1."""
+@functools.lru_cache(maxsize=64)
+def _areas(before: int, after: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """[after] the first and one past the last old pixel that each new one covers; [after, most] float32 shares."""
     edges = np.arange(after + 1) * (before / after)
-    old = np.arange(before)
+    first = np.minimum(np.floor(edges[:-1] + 1e-9).astype(np.int64), before - 1)
+    last = np.clip(np.ceil(edges[1:] - 1e-9).astype(np.int64), first + 1, before)
+    old = first[:, None] + np.arange((last - first).max())
     overlap = np.minimum(edges[1:, None], old + 1) - np.maximum(edges[:-1, None], old)
-    return (np.clip(overlap, 0, None) * (after / before)).astype(np.float32)
+    return first, last, (np.clip(overlap, 0, None) * (after / before)).astype(np.float32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _averaged(rgb, alpha, top, bottom, down, left, right, across):
+    """Area averages; an empty ``alpha`` means opaque all over."""
+    height, width, masked = len(top), len(left), alpha.size > 0
+    colors, opacity = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
+    line = np.zeros((rgb.shape[1], 4), np.float32)
+    for row in range(height):
+        line[:] = 0
+        for y in range(top[row], bottom[row]):
+            share = down[row, y - top[row]]
+            for x in range(rgb.shape[1]):
+                weight = share * alpha[y, x] if masked else share * np.float32(255)
+                for channel in range(3):
+                    line[x, channel] += weight * rgb[y, x, channel]
+                line[x, 3] += weight
+        for column in range(width):
+            red = green = blue = total = np.float32(0)
+            for x in range(left[column], right[column]):
+                share = across[column, x - left[column]]
+                red += share * line[x, 0]
+                green += share * line[x, 1]
+                blue += share * line[x, 2]
+                total += share * line[x, 3]
+            if total > 0:
+                colors[row, column, 0] = min(255, np.rint(red / total))
+                colors[row, column, 1] = min(255, np.rint(green / total))
+                colors[row, column, 2] = min(255, np.rint(blue / total))
+                opacity[row, column] = min(255, np.rint(total))
+    return colors, opacity
 
 
 def picture_header(path: str | Path, field: str) -> tuple[int, int]:
