@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -240,7 +241,8 @@ def initial_gaussians(
 
     Args:
         how: ``hull`` (visual hull of the masks), ``frusta`` (random pixels and depths), ``box`` (grey, in the box
-            that the cameras look at) or ``auto``: hull where there are masks and at least 3 cameras, else frusta.
+            that the cameras look at) or ``auto``: hull where there are masks and at least 3 cameras whose masks share
+            a volume, else frusta.
 
     Raises:
         InputError: an unknown ``how``, or a hull that cannot be carved.
@@ -252,7 +254,7 @@ def initial_gaussians(
         if enough:
             capture = capture.select(rows=masked)
         if how == "auto":
-            how = "hull" if enough else "frusta"
+            return _automatic(capture, enough, count, sh_degree, seed)
     if how == "box":
         centre, radius = look_at_point(capture)
         return Gaussians.in_box(count, tuple(centre - radius), tuple(centre + radius), seed=seed, sh_degree=sh_degree)
@@ -263,6 +265,16 @@ def initial_gaussians(
     else:
         raise InputError(f"{how!r} is unknown", field="init", remedy="use auto, hull, frusta or box")
     return Gaussians.from_points(points, colors, sh_degree=sh_degree)
+
+
+def _automatic(capture: Capture, masks: bool, count: int, sh_degree: int, seed: int) -> Gaussians:
+    """From the hull where there is one, else from the frusta."""
+    if masks:
+        try:
+            return Gaussians.from_points(*hull_points(capture, count, seed=seed), sh_degree=sh_degree)
+        except InputError as error:
+            warnings.warn(f"starting from random depths, since there is no visual hull: {error}", stacklevel=2)
+    return Gaussians.from_points(*frusta_points(capture, count, seed=seed), sh_degree=sh_degree)
 
 
 def _has_alpha(capture: Capture) -> np.ndarray:

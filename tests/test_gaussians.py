@@ -100,3 +100,20 @@ def test_replace_leaves_the_original():
     start = random_gaussians(5)
     moved = start.replace(means=start.means + 1)
     assert not torch.equal(moved.means, start.means) and moved.quats is start.quats
+
+
+def test_auto_starts_without_a_hull_where_masks_share_no_volume(ball):
+    with pytest.raises(InputError, match="share no volume"):
+        initial_gaussians(none_left(ball), 50, how="hull")
+    with pytest.warns(UserWarning, match="no visual hull"):
+        assert len(initial_gaussians(none_left(ball), 50)) == 50
+
+
+def none_left(ball):
+    """Masks that keep only a corner of each picture, another one for each half of the frames: nothing is in all."""
+    pictures = {}
+    for row, (rgb, alpha) in enumerate(ball.memory.values()):
+        corner = np.zeros_like(alpha)
+        corner[:4, :4] = 255
+        pictures[row] = (rgb, corner if row % 2 else corner[::-1, ::-1].copy())
+    return ball.with_pictures(pictures)
