@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from .cameras import Cameras
 from .errors import InputError
+from .lens import undistort
 from .pictures import Picture, composite, has_alpha_channel, read_picture, resize_picture
 
 SPLITS = ("train", "val", "test")
@@ -43,7 +44,9 @@ class Capture:
         frames: one row a frame; columns ``frame`` (unique name), ``camera``, ``time`` (NaN = none), ``source``,
             ``split`` (train, val, test), ``image`` and ``mask`` (absolute paths; mask may be ""), ``width`` and
             ``height``. Optional: ``weight`` (how often a training frame is drawn, relative to the others; 1 where the
-            column is not there) and ``distortion``. Further columns are kept.
+            column is not there) and ``distortion`` ("" or the lens that the file was taken with, as `lens.Lens.text`
+            writes it: the picture is undistorted when it is loaded, and ``cameras`` holds the pinhole that comes of
+            it; pictures in memory are left as they are). Further columns are kept.
         cameras: row-aligned with ``frames``.
         memory: pictures by frame name that stand in for the files (the ``image`` of such a frame may be "").
 
@@ -325,7 +328,11 @@ class Capture:
             raise InputError(f"there are {len(self)} frames: {error}", file=self.root, field="rows") from error
 
     def _picture(self, row: Any) -> Picture:
-        picture = self.memory[row.frame] if row.frame in self.memory else read_picture(row.image, row.mask)
+        picture = self.memory.get(row.frame)
+        if picture is None:
+            picture = read_picture(row.image, row.mask)
+            if getattr(row, "distortion", ""):
+                picture = _undistorted(picture, row)
         return resize_picture(picture, int(row.width), int(row.height))
 
     def _picture_digest(self, row: Any) -> str:
@@ -412,6 +419,13 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view
+
+
+def _undistorted(picture: Picture, row: Any) -> Picture:
+    try:
+        return undistort(picture, row.distortion)
+    except InputError as error:
+        raise InputError(str(error), file=row.image) from error
 
 
 def _poses_by_camera(capture: Capture) -> dict[str, set[bytes]]:

@@ -1,58 +1,97 @@
-"""D-NeRF, nerfstudio and instant-ngp `transforms*.json`: read, validate, write.
+"""D-NeRF, nerfstudio and instant-ngp `transforms*.json`: read and validate. (`write_transforms` is in `writing`.)
 
 Read from the file or, where a frame says otherwise, from the frame: ``fl_x``, ``fl_y``, ``cx``, ``cy``, ``w``, ``h``,
-``camera_angle_x``, ``camera_angle_y``, ``k1``-``k4``, ``p1``, ``p2``, ``camera_model``, ``source``. From the frame:
-``file_path`` (with or without extension), ``transform_matrix`` (OpenGL camera-to-world), ``time`` (in [0, 1]; null or
-missing = none), ``camera``, ``mask_path``, ``frame_id``. From nerfstudio's single file: ``train_filenames``,
-``val_filenames``, ``test_filenames``. Other keys are let be; ``applied_transform`` too, since the poses are in the
-transformed world already.
+``camera_angle_x``, ``camera_angle_y``, ``k1``-``k6``, ``p1``, ``p2``, ``camera_model``, ``is_fisheye``, ``source``.
+From the frame: ``file_path`` (with or without extension), ``transform_matrix`` (OpenGL camera-to-world), ``time`` (in
+[0, 1]; null or missing = none), ``camera``, ``mask_path`` (its white is the frame's alpha), ``frame_id``, ``weight``
+(positive; missing = 1). From nerfstudio's single file: ``train_filenames``, ``val_filenames``, ``test_filenames``; a
+picture in two of them is two frames, and where there are ``train_filenames``, one in none of them is left out with a
+word. Other keys are let be; ``applied_transform`` and ``applied_scale`` too, since the poses are in the transformed
+world already.
+
+Distortion: ``camera_model`` is OPENCV where the file names none, OPENCV_FISHEYE where ``is_fisheye`` is true. Pictures
+with coefficients other than zero are undistorted when they are loaded; see `fourdgs.lens`.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
-import shutil
-from collections import Counter
+import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
-from PIL import Image
 
-from ..cameras import Cameras
-from ..capture import SPLITS, Capture, sort_frames
+from ..capture import DEFAULT_SOURCE, SPLITS, Capture
 from ..errors import InputError
-from ..files import folder_aside, write_json
-from ..pictures import picture_header
-from .fields import Fields, FrameRow, plain_path, read_frame
+from ..lens import TERMS, Lens
+from .fields import (
+    Fields,
+    MissingFile,
+    check_intrinsics,
+    check_mask,
+    check_pose,
+    check_size,
+    finite,
+    inside,
+    make_lens,
+    picture_size,
+    plain_path,
+    read_json,
+    short,
+)
+from .rows import FrameRow, capture_of, warn_of_missing
+from .writing import write_transforms
+
+__all__ = ["read_transforms", "write_transforms"]
+
+MISSING = ("error", "skip")
+
+MODELS = {
+    "PINHOLE": (),
+    "SIMPLE_PINHOLE": (),
+    "SIMPLE_RADIAL": ("k1",),
+    "RADIAL": ("k1", "k2"),
+    "OPENCV": ("k1", "k2", "p1", "p2", "k3"),
+    "FULL_OPENCV": TERMS["OPENCV"],
+    "SIMPLE_RADIAL_FISHEYE": ("k1",),
+    "RADIAL_FISHEYE": ("k1", "k2"),
+    "OPENCV_FISHEYE": TERMS["OPENCV_FISHEYE"],
+}
+"""The coefficients that each ``camera_model`` has; k3 with OPENCV as nerfstudio's loader takes it."""
+
+COEFFICIENTS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 
 
-def read_transforms(path: str | Path, splits: Sequence[str] | None = None) -> Capture:
+def read_transforms(path: str | Path, splits: Sequence[str] | None = None, missing: str | None = None) -> Capture:
     """Read and validate a capture.
 
     Args:
         path: a folder with ``transforms_{train,val,test}.json`` or else ``transforms.json``, or one such file. Frames
             of a file without a split in its name are ``train``, but for those that nerfstudio's ``*_filenames`` name.
         splits: take only these.
+        missing: what a picture that is not there is: an "error", or something to "skip" with one warning that counts
+            them. None: "skip" in files of instant-ngp (they have ``aabb_scale``), whose own reader does so; else
+            "error".
 
     Raises:
-        InputError: for the first problem met, naming file, frame and field, and what to do about it.
+        InputError: for the first problem met, naming file, frame and field, and what to do about it; or where no
+            picture at all is there.
     """
     path = Path(path)
+    if missing not in (None, *MISSING):
+        raise InputError(f"is {missing!r}, must be one of {', '.join(MISSING)}", file=path, field="missing")
     wanted = tuple([splits] if isinstance(splits, str) else splits or SPLITS)
     for split in wanted:
         if split not in SPLITS:
             raise InputError(f"is {split!r}, must be one of {', '.join(SPLITS)}", file=path, field="splits")
     root = (path if path.is_dir() else path.parent).resolve()
     rows: list[FrameRow] = []
+    gone: list[MissingFile] = []
     for file, split in _files(path, wanted if splits else ()):
-        rows += _read_file(file, root, split)
+        rows += _read_file(file, root, split, missing, gone)
+    warn_of_missing(path, gone, rows)
     there = [split for split in SPLITS if any(row.split == split for row in rows)]
     for split in wanted if splits else ():
         if split not in there:
@@ -62,55 +101,10 @@ def read_transforms(path: str | Path, splits: Sequence[str] | None = None) -> Ca
                 field="splits",
                 remedy=f"add transforms_{split}.json, or ask for another split",
             )
-    return _capture(root, [row for row in rows if row.split in wanted])
+    return capture_of(root, [row for row in rows if row.split in wanted])
 
 
-def write_transforms(capture: Capture, folder: str | Path, pictures: str = "copy", overwrite: bool = False) -> Path:
-    """Write a capture as D-NeRF-style files, one for each split that has frames.
-
-    Files of pictures and masks are copied byte by byte; pictures in memory, and those of a resized capture, are
-    written as PNG. Frame names, cameras, sources and poses (float64) survive the round trip; NaN times become null.
-
-    Args:
-        folder: made anew, whole or not at all.
-        pictures: "copy", or "keep" where all of them lie in ``folder`` already: then only the JSON files are written.
-        overwrite: replace ``folder``, with all that is in it, where it holds a capture.
-
-    Returns:
-        The folder.
-
-    Raises:
-        InputError: the folder is not empty and may not be replaced, or "keep" does not fit.
-        OutputError: the folder cannot be written or the disk is full.
-    """
-    folder = Path(folder)
-    if pictures not in ("copy", "keep"):
-        raise InputError(f"is {pictures!r}, must be 'copy' or 'keep'", field="pictures")
-    if pictures == "keep":
-        _write_files(capture, folder, [_kept(row, folder, capture) for row in capture.frames.itertuples(index=False)])
-        return folder
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        holds_capture = folder.is_dir() and any(folder.glob("transforms*.json"))
-        if not (overwrite and holds_capture):
-            raise InputError(
-                "is there already and not empty" + ("" if holds_capture or not overwrite else ", and holds no capture"),
-                file=folder,
-                field="folder",
-                remedy="choose a new folder" + (", or overwrite=True" if holds_capture else ""),
-            )
-    with folder_aside(folder) as aside:
-        names = _file_names(list(capture.frames.frame))
-        pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
-        try:
-            every = range(len(capture))
-            written = list(pool.map(lambda index: _write_picture(capture, index, names[index], aside), every))
-        finally:
-            pool.shutdown(cancel_futures=True)
-        _write_files(capture, aside, written)
-    return folder
-
-
-# --- reading ---
+# --- files ---
 
 
 def _files(path: Path, wanted: Sequence[str]) -> list[tuple[Path, str]]:
@@ -132,164 +126,210 @@ def _files(path: Path, wanted: Sequence[str]) -> list[tuple[Path, str]]:
     return [(single, "train")]
 
 
-def _read_file(file: Path, root: Path, split: str) -> list[FrameRow]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read: {error}", file=file, remedy="save it as UTF-8 text") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"is not valid JSON: {error}", file=file, remedy="mend that line, or export again") from error
+def _read_file(file: Path, root: Path, split: str, missing: str | None, gone: list[MissingFile]) -> list[FrameRow]:
+    """The frames of a file; pictures that are skipped are added to ``gone``."""
+    content = read_json(file)
     frames = content.get("frames") if isinstance(content, dict) else None
     if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
         raise InputError("must be a list of objects", file=file, field="frames", remedy="export the file again")
     if not frames:
         remedy = "remove the file, or give it frames"
         raise InputError(f"is empty: the split {split!r} has no frames", file=file, field="frames", remedy=remedy)
-    named = _named_splits(file, content)
+    skips = missing == "skip" or (missing is None and "aabb_scale" in content)
     rows: list[FrameRow] = []
-    pictures: dict[Path, int] = {}
-    names: dict[str, int] = {}
+    skipped: list[str] = []
+    seen: dict[tuple[str, object], int] = {}
     for position, frame in enumerate(frames):
-        row = read_frame(Fields(file, position, frame, content), root, split)
-        row.split = named.get(plain_path(frame["file_path"]), split)
-        for key, value, seen in (("file_path", row.image, pictures), ("frame_id", row.name, names)):
-            if value in seen:
-                raise InputError(
-                    f"{str(value)!r} is that of frame {seen[value]} too",
-                    file=file,
-                    field=f"frame {position} ({frame['file_path']}): {key}",
-                    remedy="remove one of the two frames, or name it otherwise",
-                )
-            seen[value] = position
+        path = frame.get("file_path")
+        label = f"frame {position}" + (f" ({short(path)[1:-1]})" if isinstance(path, str) else "")
+        fields = Fields(file, label, frame, content)
+        try:
+            row = read_frame(fields, root, split)
+        except MissingFile as error:
+            if not skips or not str(error.field).endswith(": file_path"):
+                raise
+            gone.append(error)
+            skipped.append(path)
+            continue
+        for key, value in (("file_path", row.image), ("frame_id", row.name)):
+            if (key, value) in seen:
+                message = f"{str(value)!r} is that of frame {seen[key, value]} too"
+                raise fields.fail(key, message, "remove one of the two frames, or name it otherwise")
+            seen[key, value] = position
         rows.append(row)
-    return rows
+    return _in_named_splits(file, content, rows, skipped)
 
 
-def _named_splits(file: Path, content: dict) -> dict[str, str]:
-    """Splits by path, from nerfstudio's ``{split}_filenames``."""
-    named = {}
-    for split in SPLITS:
-        names = content.get(f"{split}_filenames", [])
+def _in_named_splits(file: Path, content: dict, rows: list[FrameRow], skipped: list[str]) -> list[FrameRow]:
+    """The rows in the splits of nerfstudio's ``{split}_filenames``, one for each that names them."""
+    lists = {split: content.get(f"{split}_filenames") for split in SPLITS}
+    lists = {split: names for split, names in lists.items() if names is not None}
+    for split, names in lists.items():
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise InputError("must be a list of strings", file=file, field=f"{split}_filenames", remedy="export again")
-        named.update({plain_path(name): split for name in names})
-    return named
+    if not lists:
+        return rows
+    root = file.parent.resolve()
+    keys = [{_bare(row.given), _bare(str(row.image.relative_to(root)))} for row in rows]
+    known = set().union(*keys, map(_bare, skipped))
+    named = {split: {_bare(name) for name in names} for split, names in lists.items()}
+    for split, names in named.items():
+        strangers = sorted(names - known)
+        if strangers:
+            message = f"names {strangers[0]!r}, which is the file_path of no frame"
+            remedy = "add the frame, or take the name out"
+            raise InputError(message, file=file, field=f"{split}_filenames", remedy=remedy)
+    result, unnamed = [], 0
+    for row, names in zip(rows, keys, strict=True):
+        splits = [split for split in named if names & named[split]]
+        if not splits and "train" in named:
+            unnamed += 1
+        elif not splits:
+            result.append(row)
+        result += [row.in_split(split) for split in splits]
+    if unnamed:
+        what = "1 frame is" if unnamed == 1 else f"{unnamed} frames are"
+        lists = ", ".join(f"{split}_filenames" for split in named)
+        warnings.warn(f"{file}: {what} in none of the lists {lists}, and left out", stacklevel=4)
+    if not result:
+        raise InputError("leave no frame", file=file, field="train_filenames", remedy="export again")
+    return result
 
 
-def _capture(root: Path, rows: list[FrameRow]) -> Capture:
-    """Rows to a Capture: name the cameras, keep frame names apart, sort."""
-    counts = Counter(row.name for row in rows)
-    taken = {row.camera for row in rows}
-    derived: dict[tuple, str] = {}
-    numbers = (name for name in (f"cam{number:03d}" for number in range(10**9)) if name not in taken)
-    for row in rows:
-        # A picture may be in two splits (the doctor has a word about that); its two frames still need two names.
-        if counts[row.name] > 1:
-            row.name = f"{row.split}/{row.name}"
-        if row.camera is None:
-            key = (np.round(row.pose, 6).tobytes(), row.intrinsics, row.size)
-            row.camera = derived[key] if key in derived else derived.setdefault(key, next(numbers))
-    values = {
-        "frame": [row.name for row in rows],
-        "camera": [row.camera for row in rows],
-        "time": [row.time for row in rows],
-        "source": [row.source for row in rows],
-        "split": [row.split for row in rows],
-        "image": [str(row.image) for row in rows],
-        "mask": [row.mask for row in rows],
-        "width": [row.size[0] for row in rows],
-        "height": [row.size[1] for row in rows],
-    }
-    frames = pd.DataFrame(values)
-    Ks = np.zeros((len(rows), 3, 3))
-    for K, row in zip(Ks, rows, strict=True):
-        K[:] = [[row.intrinsics[0], 0, row.intrinsics[2]], [0, row.intrinsics[1], row.intrinsics[3]], [0, 0, 1]]
-    cameras = Cameras.from_opengl(
-        np.stack([row.pose for row in rows]), Ks, sizes=[row.size for row in rows], times=values["time"]
+def _bare(path: str) -> str:
+    """A path as lists and frames both have it: without ``./``, and without the extension of a picture."""
+    plain = plain_path(path)
+    return re.sub(r"\.(png|jpe?g|webp)$", "", plain, flags=re.IGNORECASE)
+
+
+# --- one frame ---
+
+
+def read_frame(fields: Fields, root: Path, split: str) -> FrameRow:
+    """One frame of a file. Raises InputError for the first thing that is wrong with it."""
+    given = fields.text("file_path", fields.frame.get("file_path"))
+    if given is None:
+        raise fields.fail("file_path", "is missing", "name the frame's picture, relative to the capture's folder")
+    image = inside(fields, "file_path", given, root)
+    mask_given = fields.text("mask_path", fields.frame.get("mask_path"))
+    mask = None if mask_given is None else inside(fields, "mask_path", mask_given, root)
+    pose = _pose(fields)
+    model, terms = _distortion(fields)
+    size = picture_size(fields, "file_path", image)
+    check_size(fields, ("w", "h"), size, image)
+    if mask is not None:
+        check_mask(fields, "mask_path", mask, size)
+    intrinsics = _intrinsics(fields, size)
+    frame_id = fields.frame.get("frame_id")
+    named = fields.text("frame_id", frame_id) if isinstance(frame_id, str) and frame_id else None
+    stem = plain_path(given)
+    stem = stem[: -len(image.suffix)] if stem.endswith(image.suffix) else stem
+    return FrameRow(
+        name=named or stem,
+        camera=fields.name("camera", fields.frame.get("camera")),
+        time=_time(fields),
+        source=fields.text("source", fields.get("source")) or DEFAULT_SOURCE,
+        split=split,
+        image=image,
+        mask="" if mask is None else str(mask),
+        size=size,
+        intrinsics=intrinsics,
+        pose=pose,
+        lens=_lens(fields, model, terms, intrinsics, size),
+        weight=_weight(fields),
+        given=given,
     )
-    order = sort_frames(frames)
-    return Capture(root, frames.iloc[order], cameras[order])
 
 
-# --- writing ---
+def _pose(fields: Fields) -> np.ndarray:
+    key, value = "transform_matrix", fields.frame.get("transform_matrix")
+    remedy = "give a 4x4 camera-to-world matrix, rows first"
+    if value is None:
+        raise fields.fail(key, "is missing", remedy)
+    if not isinstance(value, list) or not all(isinstance(line, list) and len(line) == 4 for line in value):
+        raise fields.fail(key, "is not a list of rows of four numbers", remedy)
+    if len(value) not in (3, 4):
+        raise fields.fail(key, f"has {len(value)} rows, must have 4", remedy)
+    for number in (number for line in value for number in line):
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise fields.fail(key, f"holds {short(number)}, must hold numbers only", remedy)
+        if not finite(number):
+            message = f"holds {short(number)}, must be finite"
+            raise fields.fail(key, message, "solve the camera again, or remove the frame")
+    pose = np.array(value if len(value) == 4 else [*value, [0, 0, 0, 1]], dtype=np.float64)
+    check_pose(fields, key, pose)
+    return pose
 
 
-def _file_names(names: list[str]) -> list[str]:
-    """Relative paths without extension, as close to the frames' names as file systems and `read_transforms` allow."""
-    plain = []
-    for name in names:
-        parts = [re.sub(r"[^\w.-]", "_", part).strip(".") for part in name.replace("\\", "/").split("/")]
-        plain.append("/".join(part for part in parts if part) or "frame")
-    # Case is folded, since two names that differ in case are one file on many machines.
-    counts = Counter(name.lower() for name in plain)
-    return [name if counts[name.lower()] == 1 else f"{name}-{index:05d}" for index, name in enumerate(plain)]
+def _distortion(fields: Fields) -> tuple[str, dict[str, float]]:
+    """The camera model, and its coefficients other than zero."""
+    terms = {key: fields.number(key) for key in COEFFICIENTS}
+    terms = {key: value for key, value in terms.items() if value}
+    model = fields.text("camera_model", fields.get("camera_model")) or "OPENCV"
+    if fields.get("is_fisheye") is True:
+        model = "OPENCV_FISHEYE"
+    if model not in MODELS:
+        remedy = "undistort the pictures to a pinhole first, e.g. with COLMAP's image_undistorter"
+        raise fields.fail("camera_model", f"is {model}, read are {', '.join(MODELS)}", remedy)
+    for key, value in terms.items():
+        if key not in MODELS[model]:
+            raise fields.fail(
+                key,
+                f"is {value:g}, but the camera model {model} has "
+                + (f"{', '.join(MODELS[model])} only" if MODELS[model] else "no distortion"),
+                "name the model that was calibrated: OPENCV, FULL_OPENCV or OPENCV_FISHEYE; or undistort the pictures",
+            )
+    return ("OPENCV_FISHEYE" if model.endswith("FISHEYE") else "OPENCV"), terms
 
 
-def _write_picture(capture: Capture, index: int, name: str, folder: Path) -> tuple[str, str | None]:
-    """Copy or write one frame's picture and mask; returns their paths in the folder."""
-    row = capture.frames.iloc[index]
-    size = (int(row.width), int(row.height))
-    if row.frame not in capture.memory and picture_header(row.image, "picture") == size:
-        image = f"pictures/{name}{Path(row.image).suffix}"
-        _copy(row.image, folder / image)
-        if not row["mask"]:
-            return image, None
-        mask = f"masks/{name}{Path(row['mask']).suffix}"
-        _copy(row["mask"], folder / mask)
-        return image, mask
-    rgb, alpha = capture.pictures([index])
-    pixels = rgb[0].numpy()
-    if alpha is not None:
-        pixels = np.concatenate([pixels, alpha[0].numpy()[..., None]], axis=-1)
-    image = f"pictures/{name}.png"
-    (folder / image).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(folder / image)
-    return image, None
+def _lens(fields: Fields, model: str, terms: dict[str, float], intrinsics: tuple, size: tuple) -> Lens | None:
+    if model == "OPENCV" and not terms:
+        return None
+    return make_lens(
+        fields, next(iter(terms), "k1"), model, [terms.get(k, 0.0) for k in TERMS[model]], intrinsics, size
+    )
 
 
-def _copy(source: str, target: Path) -> None:
-    if not Path(source).is_file():
-        raise InputError("is missing", file=source, field="picture", remedy="restore it, or take its frame out")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+def _intrinsics(fields: Fields, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """fx, fy, cx, cy in pixels."""
+    focals, keys = [], []
+    for axis, length in (("x", size[0]), ("y", size[1])):
+        key, focal = f"fl_{axis}", fields.number(f"fl_{axis}")
+        angle = fields.number(f"camera_angle_{axis}")
+        if focal is None and angle is not None:
+            key = f"camera_angle_{axis}"
+            if not 0 < angle < math.pi:
+                raise fields.fail(
+                    key, f"is {angle:g}, must be between 0 and pi", "give the whole field of view in radians"
+                )
+            focal = length / 2 / math.tan(angle / 2)
+        focals.append(focal)
+        keys.append(key)
+    if focals == [None, None]:
+        raise fields.fail("fl_x", "is missing", "give fl_x in pixels, or camera_angle_x in radians")
+    for axis, other in ((0, 1), (1, 0)):  # one focal length alone means square pixels
+        if focals[axis] is None:
+            focals[axis], keys[axis] = focals[other], keys[other]
+    cx, cy = fields.number("cx"), fields.number("cy")
+    values = (*focals, size[0] / 2 if cx is None else cx, size[1] / 2 if cy is None else cy)
+    check_intrinsics(fields, (*keys, "cx", "cy"), values, size)
+    return values
 
 
-def _kept(row: Any, folder: Path, capture: Capture) -> tuple[str, str | None]:
-    """The paths of a frame whose files lie in the folder already."""
-    paths: list[str | None] = []
-    for path in (row.image, row.mask):
-        if path and not Path(path).resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"{path} does not lie in it", file=folder, field="pictures", remedy="use pictures='copy'")
-        paths.append(Path(path).resolve().relative_to(folder.resolve()).as_posix() if path else None)
-    if row.frame in capture.memory or picture_header(row.image, "picture") != (row.width, row.height):
-        message = f"frame {row.frame} has a picture in memory or of another size"
-        raise InputError(message, file=folder, field="pictures", remedy="use pictures='copy'")
-    return paths[0], paths[1]
+def _time(fields: Fields) -> float:
+    value = fields.check_number("time", fields.frame.get("time"))
+    if value is None:
+        return float("nan")
+    if not 0 <= value <= 1:
+        remedy = "normalise: subtract the first time and divide by the last"
+        raise fields.fail("time", f"is {value:g}, must be in [0, 1]", remedy)
+    return value
 
 
-def _write_files(capture: Capture, folder: Path, paths: list[tuple[str, str | None]]) -> None:
-    """One transforms file per split that has frames; what all frames of all splits share goes to the file's head."""
-    poses = capture.cameras.to_opengl().tolist()
-    Ks = capture.cameras.Ks.double().cpu().numpy()
-    sizes = capture.cameras.sizes.tolist()
-    optics = [
-        {"fl_x": K[0, 0], "fl_y": K[1, 1], "cx": K[0, 2], "cy": K[1, 2], "w": size[0], "h": size[1]}
-        for K, size in zip(Ks, sizes, strict=True)
-    ]
-    common = optics[0] if all(optic == optics[0] for optic in optics) else {}
-    head = {"camera_model": "PINHOLE", **common}
-    if common:
-        head["camera_angle_x"] = 2 * math.atan(common["w"] / 2 / common["fl_x"])  # for D-NeRF's own readers
-    lists: dict[str, list[dict]] = {split: [] for split in capture.splits}
-    for index, row in enumerate(capture.frames.itertuples(index=False)):
-        image, mask = paths[index]
-        frame = {"file_path": image, "frame_id": row.frame, "source": row.source, "camera": row.camera}
-        frame["time"] = None if math.isnan(row.time) else row.time
-        if mask:
-            frame["mask_path"] = mask
-        lists[row.split].append(frame | ({} if common else optics[index]) | {"transform_matrix": poses[index]})
-    for split in SPLITS:
-        if split in lists:
-            write_json(folder / f"transforms_{split}.json", {**head, "frames": lists[split]})
-        else:
-            (folder / f"transforms_{split}.json").unlink(missing_ok=True)
+def _weight(fields: Fields) -> float | None:
+    value = fields.check_number("weight", fields.frame.get("weight"))
+    if value is not None and value <= 0:
+        raise fields.fail(
+            "weight", f"is {value:g}, must be positive", "remove the frame instead of giving it no weight"
+        )
+    return value
