@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fourdgs.data import alpha
+from fourdgs.data import alpha, streaming
 from fourdgs.data.load import load_capture
 from fourdgs.errors import InputError, OutputError
+from fourdgs.files import hash_json
 
 SIZE, GRID = 48, (3, 2)
 
@@ -141,26 +142,74 @@ def test_a_lost_picture_is_noticed(folder):
 
 
 @pytest.mark.parametrize("trouble", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_an_interrupted_making_leaves_nothing(tmp_path, monkeypatch, trouble):
-    written = []
+def test_an_interrupted_making_keeps_its_pictures_and_goes_on_to_the_same_capture(
+    tmp_path, folder, monkeypatch, trouble
+):
+    target, part = tmp_path / "alpha", tmp_path / "alpha.part"
+    save, calls = Image.Image.save, []
 
-    def fail(path, picture):
-        written.append(path)
-        if len(written) > 5:
+    def fail(self, *values, **options):
+        calls.append(1)
+        if len(calls) > 20:
             raise trouble
-        Image.fromarray(picture).save(path)
+        return save(self, *values, **options)
 
-    monkeypatch.setattr(alpha, "_write_picture", fail)
+    monkeypatch.setattr(Image.Image, "save", fail)
     with pytest.raises(OutputError if isinstance(trouble, OSError) else trouble):
-        alpha.make_alpha(tmp_path / "alpha", 16, grid=(1, 1), progress=False)
+        alpha.make_alpha(target, SIZE, grid=GRID, progress=False)
+    monkeypatch.undo()
+    assert not target.exists()
+    kept = {path: path.stat().st_mtime_ns for path in part.rglob("*.png")}
+    assert len(kept) == 20
+    with pytest.raises(InputError, match="no transforms file"):
+        load_capture(part)
+    if isinstance(trouble, OSError):
+        return  # what follows is the same for both
+    times, write_png = [], streaming.write_png
+    monkeypatch.setattr(streaming, "write_png", lambda path, *rest: times.append(path) or write_png(path, *rest))
+    alpha.make_alpha(target, SIZE, grid=GRID, progress=False)
+    assert not part.exists() and not set(kept) & set(times)
+    names = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    assert names == {path.relative_to(target) for path in target.rglob("*") if path.is_file()}
+    assert all((folder / name).read_bytes() == (target / name).read_bytes() for name in names)
+
+
+def test_interrupted_before_the_first_picture_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(alpha._avatar, "build", lambda seed: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        alpha.make_alpha(tmp_path / "alpha", SIZE, grid=GRID, progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_recipe_of_this_capture_is_replaced_but_only_when_the_new_one_is_whole(tmp_path, monkeypatch):
+    target = tmp_path / "alpha"
+    monkeypatch.setattr(alpha, "CLIP_FRAMES", 3)
+    alpha.make_alpha(target, 16, grid=(1, 1), progress=False)
+    before = _files(target)
+    with monkeypatch.context() as patch:
+        patch.setattr(alpha, "_write_split", lambda *values: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            alpha.make_alpha(target, 17, grid=(1, 1), progress=False)
+    assert _files(target) == before
+    alpha.make_alpha(target, 18, grid=(1, 1), progress=False)  # the part of 17 is no use here
+    assert load_capture(target).cameras.width == 18 and list(tmp_path.iterdir()) == [target]
+
+
+def test_the_recipe_of_the_capture_everyone_has_is_the_same():
+    """A changed hash would throw away, and make anew, the capture that reports and runs were made with."""
+    recipe = alpha.alpha_recipe(128, 0, (12, 10))
+    recipe["avatar"] = {"anny": "0.6.2", "recipe": 1, "seed": 0}
+    assert hash_json(recipe) == "1c93c44085561fe7b097f25b6ac0063d36e7d095490a9e08580a0eedbca002e3"
 
 
 def test_what_is_not_ours_is_not_replaced(tmp_path):
     (tmp_path / "alpha").mkdir()
     (tmp_path / "alpha/thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="holds something else"):
-        alpha.make_alpha(tmp_path / "alpha", SIZE, grid=GRID)
+    for recipe in (None, {"hash": "x", "recipe": {"grid": 1}}, {"cake": "two eggs"}):
+        if recipe:
+            (tmp_path / "alpha/recipe.json").write_text(json.dumps(recipe))
+        with pytest.raises(InputError, match="holds something else"):
+            alpha.make_alpha(tmp_path / "alpha", SIZE, grid=GRID)
     assert (tmp_path / "alpha/thesis.txt").read_text() == "years of work"
 
 
@@ -191,10 +240,13 @@ def test_grid_goes_all_around_in_the_middle_between_the_testing_cameras(grid):
 def test_command_line(tmp_path, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(alpha, "make_alpha", lambda *values: asked.append(values) or values[0])
-    alpha.main(["--folder", str(tmp_path), "--size", "400", "--full-grid"])
+    assert alpha.main(["--folder", str(tmp_path), "--size", "400", "--full-grid"]) == 0
     alpha.main(["--grid", "4", "5", "--seed", "3"])
     assert asked == [(str(tmp_path), 400, 0, (24, 60)), ("data/alpha", 128, 3, (4, 5))]
     assert str(tmp_path) in capsys.readouterr().out
+    monkeypatch.undo()
+    assert alpha.main(["--folder", str(tmp_path / "a"), "--size", "3"]) == 1
+    assert capsys.readouterr().err.startswith("error: size: is 3")
 
 
 def test_field_of_view_holds_the_unit_ball():

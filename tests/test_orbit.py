@@ -154,6 +154,155 @@ def test_meshes_from_files_and_objects(tmp_path):
     assert load_mesh(_textured_box()).texture is not None
 
 
+def _box(texture=None, factor=None, colors=None, uv=None):
+    box = trimesh.creation.box((0.5, 0.5, 0.5))
+    if colors is not None:
+        box.visual.vertex_colors = colors
+        return box
+    uv = np.random.default_rng(0).uniform(0.1, 0.9, (8, 2)) if uv is None else uv
+    picture = None if texture is None else Image.new("RGB", (8, 8), texture)
+    material = trimesh.visual.material.PBRMaterial(baseColorTexture=picture, baseColorFactor=factor)
+    box.visual = trimesh.visual.TextureVisuals(uv=None if picture is None else uv, material=material)
+    return box
+
+
+CORNERS = ((-0.6, 0.5), (0.6, 0.5), (-0.6, -0.5), (0.6, -0.5))
+
+
+def _four(*boxes, mirrored=()):
+    scene = trimesh.Scene()
+    for number, (box, (x, y)) in enumerate(zip(boxes, CORNERS, strict=True)):
+        place = trimesh.transformations.translation_matrix((x, y, 0))
+        if number in mirrored:
+            place[0, 0] = -1
+        scene.add_geometry(box, transform=place)
+    return scene
+
+
+def _seen(mesh, **options):
+    """Straight colours in the middle of the four boxes, [4, 3]."""
+    camera = Cameras.look_at([(0, 0, 4.0)], focal=150.0, width=96, height=96)
+    picture = render_mesh(mesh, camera, shading=False, progress=False, **options)[0]
+    places = _project(np.array([(x, y, 0.25) for x, y in CORNERS]), camera)
+    pixels = np.array([picture[int(v), int(u)] for u, v in places])
+    assert (pixels[:, 3] == 255).all()
+    return pixels[:, :3].astype(int)
+
+
+def test_every_part_of_a_file_keeps_its_own_texture_and_colour(tmp_path):
+    wanted = [(10, 200, 30), (200, 10, 30), (30, 40, 220), (250, 250, 10)]
+    textured = _four(*map(_box, wanted))
+    mixed = _four(_box(wanted[0]), _box(colors=[*wanted[1], 255]), _box(wanted[2]), _box(colors=[*wanted[3], 255]))
+    for name, scene, textures in (("textured.glb", textured, 4), ("mixed.glb", mixed, 2)):
+        scene.export(tmp_path / name)
+        mesh = load_mesh(tmp_path / name)
+        assert len(mesh.textures) == textures and mesh.texture is None
+        assert np.abs(_seen(mesh) - wanted).max() <= 1
+        assert np.abs(_seen(scene) - wanted).max() <= 1  # the scene itself, and not only its file
+
+
+def test_order_of_the_parts_does_not_matter():
+    boxes = [_box((10, 200, 30)), _box(colors=[200, 10, 30, 255]), _box((30, 40, 220)), _box(factor=[255, 0, 0, 255])]
+    seen = _seen(_four(*boxes))
+    for turn in range(1, 4):
+        np.testing.assert_array_equal(_seen(_four(*boxes[turn:], *boxes[:turn])), np.roll(seen, -turn, axis=0))
+
+
+def test_a_material_multiplies_its_texture_in_linear_light():
+    half = 128  # of linear light, which is 188 of 255 in sRGB
+    boxes = [
+        _box((200, 200, 200)), _box((200, 200, 200), [half, half, half, 255]), _box(None, [half, half, half, 255]),
+        _box((200, 200, 200), [255, 0, 255, 255]),
+    ]  # fmt: skip
+    wanted = [(200,) * 3, (147,) * 3, (188,) * 3, (200, 0, 200)]
+    assert np.abs(_seen(_four(*boxes)) - wanted).max() <= 2
+
+
+def test_parts_are_where_the_scene_puts_them_and_mirrored_ones_are_lit_from_outside():
+    balls = [trimesh.creation.icosphere(4, radius=0.3) for _ in range(4)]
+    plain, mirrored = (load_mesh(_four(*balls, mirrored=which)) for which in ((), (1, 2)))
+    camera = Cameras.look_at([(1.0, 1.5, 4.0)], focal=150.0, width=96, height=96)
+    # A ball is the same from behind a mirror, and so must be its light.
+    pictures = [render_mesh(mesh, camera, progress=False)[0].astype(int) for mesh in (plain, mirrored)]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 2
+    assert np.ptp(pictures[0][pictures[0][..., 3] == 255][:, 0]) > 50
+
+
+def test_textures_repeat_outside_the_unit_square():
+    random = np.random.default_rng(1)
+    tile = random.integers(0, 255, (4, 4, 3)).astype(np.uint8)
+    points = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0.0]])
+    uv, faces = (points[:, :2] + 1) / 2, np.array([[0, 1, 2], [0, 2, 3]])
+    camera = Cameras.look_at([(0, 0, 4.0)], focal=120.0, width=64, height=64)
+    repeated = Mesh(points, faces, uv * 2, tile)
+    spelt_out = Mesh(points, faces, uv, np.tile(tile, (2, 2, 1)))
+    pictures = [render_mesh(mesh, camera, shading=False, progress=False)[0] for mesh in (repeated, spelt_out)]
+    assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 2 and pictures[0][..., :3].std() > 20
+
+
+def test_one_texture_in_two_parts_is_the_same_as_in_one():
+    box, camera = _textured_box(), orbit(1, 4.0, 20.0, width=48, height=48)
+    whole = load_mesh(box)
+    picture, count = whole.texture, len(whole.faces)
+    parted = Mesh(
+        whole.points, whole.faces, whole.uv, textures=(picture, picture.copy()), texture_of=np.arange(count) % 2
+    )
+    np.testing.assert_array_equal(*(render_mesh(mesh, camera, progress=False) for mesh in (whole, parted)))
+    assert [len(faces) for faces, _ in parted.looks()] == [count // 2] * 2
+
+
+def test_mipmaps_are_for_textures_much_finer_than_the_picture():
+    """A checkerboard of single texels is grey from afar; without mipmaps it is what the few samples happen to hit."""
+    points = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0.0]])
+    faces, uv = np.array([[0, 1, 2], [0, 2, 3]]), (points[:, :2] + 1) / 2
+    camera = Cameras.look_at([(0.1, 0.2, 4.0)], focal=16.0, width=16, height=16)
+
+    def spread(extent, **options):
+        board = np.repeat((np.indices((extent, extent)).sum(0) % 2 * 255)[..., None], 3, axis=2).astype(np.uint8)
+        picture = render_mesh(Mesh(points, faces, uv, board), camera, shading=False, progress=False, **options)[0]
+        return picture[picture[..., 3] == 255][:, 0].astype(float).std()
+
+    for extent, fine in ((512, False), (2048, True)):
+        assert spread(extent) == spread(extent, mipmaps=fine) != spread(extent, mipmaps=not fine)
+    assert spread(2048) < 3 < spread(2048, mipmaps=False)
+
+
+def test_obj_with_two_materials(tmp_path):
+    for name, color in (("red", (250, 20, 10)), ("blue", (20, 40, 240))):
+        Image.new("RGB", (8, 8), color).save(tmp_path / f"{name}.png")
+    (tmp_path / "two.mtl").write_text("newmtl red\nmap_Kd red.png\nnewmtl blue\nmap_Kd blue.png\n")
+    corners = "v -1 -1 0\nv 0 -1 0\nv 1 -1 0\nv -1 1 0\nv 0 1 0\nv 1 1 0\n"
+    texcoords = "vt 0 0\nvt 1 0\nvt 0 1\nvt 1 1\n"
+    (tmp_path / "two.obj").write_text(
+        f"mtllib two.mtl\n{corners}{texcoords}usemtl red\nf 1/1 2/2 5/4\nf 1/1 5/4 4/3\n"
+        "usemtl blue\nf 2/1 3/2 6/4\nf 2/1 6/4 5/3\n"
+    )
+    camera = Cameras.look_at([(0, 0, 4.0)], focal=100.0, width=64, height=64)
+    picture = render_mesh(tmp_path / "two.obj", camera, shading=False, progress=False)[0, 32, :, :3].astype(int)
+    assert np.abs(picture[16] - (250, 20, 10)).max() <= 1 and np.abs(picture[48] - (20, 40, 240)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"uv": np.zeros((3, 2))}, "uv has shape"),
+        ({"faces": np.array([[0, 1, 4]])}, "outside 0 to 3"),
+        ({"texture": np.zeros((4, 4), np.uint8)}, "texture has shape"),
+        ({"textures": (np.zeros((4, 4, 3), np.uint8),), "uv": np.zeros((4, 2))}, "texture_of"),
+        ({"textures": (np.zeros((4, 4, 3), np.uint8),), "texture_of": np.zeros(1, int)}, "need uv"),
+        ({"texture_of": np.array([1])}, "outside -1 to -1"),
+    ],
+)
+def test_parts_of_a_mesh_must_fit(change, words):
+    with pytest.raises(InputError, match=words):
+        Mesh(**{"points": np.eye(4, 3), "faces": np.array([[0, 1, 2]])} | change)
+
+
+def test_an_unknown_engine_is_named():
+    with pytest.raises(InputError, match="engine.*auto, pyvista or nvdiffrast"):
+        render_mesh(_marker((0, 0, 0)), orbit(1, 4.0, width=16, height=16), engine="blender", progress=False)
+
+
 def test_bad_meshes_are_named(tmp_path):
     (tmp_path / "text.ply").write_text("this is no mesh")
     camera = orbit(1, 4.0, width=32, height=32)

@@ -10,7 +10,8 @@ What it holds (D-NeRF files, pictures in ``<split>/<source>/``):
 - ``still`` and ``talking`` (split test): 24 views of the still avatar between and off the orbit; 12 other cameras x 5
   times talking.
 
-The recipe is hashed into ``recipe.json``: a folder that holds the same recipe is not made again.
+The recipe is hashed into ``recipe.json``: a folder that holds the same recipe is not made again, and one whose making
+was interrupted, by a kill too, is gone on with (see `streaming`).
 """
 
 from __future__ import annotations
@@ -18,22 +19,20 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-from concurrent.futures import Future, ThreadPoolExecutor
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from .. import cameras as _cameras
 from ..cameras import Cameras
-from ..errors import InputError
-from ..files import folder_aside, hash_json, write_json
+from ..errors import InputError, MissingDependency, OutputError
+from ..files import hash_json, write_json
 from ..pictures import composite
 from . import avatar as _avatar
-from .orbit import iterate_pictures
+from .streaming import growing_folder, is_whole, stream_pictures, write_png
 
 VERSION = 1
 """Counts up whenever the same recipe would give other pictures."""
@@ -50,6 +49,9 @@ VALIDATION = (4, 9)
 CLIP_FRAMES = 121
 CLIP_GAINS = (1.12, 0.97, 0.82)
 CLIP_GAMMA = 0.93
+_PNG = {"compress_level": 4}
+"""Kept, like the mipmaps, as it was first: a capture is known by the bytes of its pictures."""
+
 _TALKING_ELEVATIONS_DEG = (-5.0, 5.0, 15.0, 25.0, 0.0, 20.0)
 
 
@@ -74,7 +76,8 @@ def make_alpha(
     """Make the capture, or find it made.
 
     Args:
-        folder: made whole or not at all. A folder with another recipe is replaced.
+        folder: there when it is whole; until then the pictures are in ``<folder>.part``, where an interrupted making
+            goes on. A folder, or a part, with another recipe of this capture is replaced.
         size: width and height of the pictures, pixels.
         seed: of the avatar and its performance.
         grid: (cameras, times) of the source ``grid``; `FULL_GRID` is the story's.
@@ -96,15 +99,12 @@ def make_alpha(
     recipe = alpha_recipe(int(size), int(seed), grid)
     if _is_made(folder, recipe):
         return folder
-    if folder.exists() and not (folder / "recipe.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError("holds something else", file=folder, field="folder", remedy="choose another folder")
-    subject = _avatar.build(int(seed))
-    with folder_aside(folder) as aside:
+    with growing_folder(folder, recipe, "alpha", overwrite=True, progress=progress) as part:
+        subject = _avatar.build(int(seed))
         sources = _sources(int(size), grid)
-        count = _shoot(subject, sources, aside, progress)
+        _shoot(subject, sources, part, progress)
         for split in ("train", "val", "test"):
-            _write_split(aside, split, [source for source in sources if source.split == split])
-        write_json(aside / "recipe.json", {"hash": hash_json(recipe), "pictures": count, "recipe": recipe})
+            _write_split(part, split, [source for source in sources if source.split == split])
     return folder
 
 
@@ -195,28 +195,26 @@ def _file_path(source: _Source, row: int) -> str:
     return f"{source.split}/{source.name}/{number:04d}"
 
 
-def _shoot(subject: Any, sources: list[_Source], folder: Path, progress: bool) -> int:
-    """Draw and write every picture; returns how many. The clip is graded from the drawing of the clean one."""
+def _shoot(subject: Any, sources: list[_Source], folder: Path, progress: bool) -> None:
+    """Draw and write the pictures that are missing. The clip is graded from the drawing of the clean one."""
     drawn = [source for source in sources if source.name != "clip"]
     clip = next(source for source in sources if source.name == "clip")
-    for source in sources:
-        (folder / _file_path(source, 0)).parent.mkdir(parents=True, exist_ok=True)
     plate = studio(clip.cameras.width)
+    if not is_whole(folder / "clip_plate.png", (clip.cameras.width, clip.cameras.height)):
+        write_png(folder / "clip_plate.png", _to_8_bits(grade(plate)), _PNG)
     rows = [(source, row) for source in drawn for row in range(len(source.cameras))]
+
+    def files(source: _Source, row: int) -> list[str]:
+        return [f"{_file_path(one, row)}.png" for one in ([source, clip] if source.name == "clip_clean" else [source])]
+
+    def develop(index: int, picture: np.ndarray) -> list[np.ndarray]:
+        return [picture, _on_stage(picture, plate)] if rows[index][0].name == "clip_clean" else [picture]
+
     everything = Cameras.concatenate([source.cameras for source in drawn])
-    pending: list[Future] = []
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        pending.append(pool.submit(_write_picture, folder / "clip_plate.png", _to_8_bits(grade(plate))))
-        pictures = iterate_pictures(subject, everything, progress=progress, description="alpha")
-        for (source, row), picture in zip(rows, pictures, strict=True):
-            pending.append(pool.submit(_write_picture, folder / f"{_file_path(source, row)}.png", picture))
-            if source.name == "clip_clean":
-                pending.append(
-                    pool.submit(_write_picture, folder / f"{_file_path(clip, row)}.png", _on_stage(picture, plate))
-                )
-        for result in pending:
-            result.result()
-    return len(pending)
+    stream_pictures(
+        subject, everything, [files(*row) for row in rows], folder, develop=develop, png=_PNG, progress=progress,
+        description=folder.name.removesuffix(".part"), mipmaps=True,
+    )  # fmt: skip
 
 
 def _on_stage(picture: np.ndarray, plate: np.ndarray) -> np.ndarray:
@@ -227,10 +225,6 @@ def _on_stage(picture: np.ndarray, plate: np.ndarray) -> np.ndarray:
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
-
-
-def _write_picture(path: Path, picture: np.ndarray) -> None:
-    Image.fromarray(picture).save(path, compress_level=4)
 
 
 def _write_split(folder: Path, split: str, sources: list[_Source]) -> None:
@@ -274,7 +268,7 @@ def _is_made(folder: Path, recipe: dict[str, Any]) -> bool:
     return files and sum(1 for _ in folder.rglob("*.png")) == made.get("pictures")
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> int:
     """``python -m fourdgs.data.alpha --folder data/alpha --size 128 [--full-grid]``."""
     parser = argparse.ArgumentParser(prog="python -m fourdgs.data.alpha", description="Make the embedded capture.")
     parser.add_argument("--folder", default="data/alpha")
@@ -283,8 +277,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--grid", type=int, nargs=2, default=THIN_GRID, metavar=("CAMERAS", "TIMES"))
     parser.add_argument("--full-grid", action="store_true", help=f"the same as --grid {FULL_GRID[0]} {FULL_GRID[1]}")
     given = parser.parse_args(arguments)
-    print(make_alpha(given.folder, given.size, given.seed, FULL_GRID if given.full_grid else tuple(given.grid)))
+    try:
+        print(make_alpha(given.folder, given.size, given.seed, FULL_GRID if given.full_grid else tuple(given.grid)))
+    except KeyboardInterrupt:
+        return 130
+    except (InputError, OutputError, MissingDependency) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
