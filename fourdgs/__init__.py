@@ -10,6 +10,7 @@ from .cameras import Cameras
 from .capture import Capture, merge
 from .config import TrainConfig
 from .data.load import load_capture
+from .doctor import Diagnosis, Finding, apply_remedies, diagnose
 from .errors import InputError, MissingDependency, OutputError
 from .evaluate import evaluate, paired, summary
 from .gaussians import Gaussians, initial_gaussians
@@ -25,6 +26,8 @@ __all__ = [
     "Cameras",
     "Capture",
     "Deform",
+    "Diagnosis",
+    "Finding",
     "Gaussians",
     "InputError",
     "MissingDependency",
@@ -35,6 +38,8 @@ __all__ = [
     "Run",
     "Static",
     "TrainConfig",
+    "apply_remedies",
+    "diagnose",
     "evaluate",
     "initial_gaussians",
     "load_capture",
