@@ -53,12 +53,14 @@ def demo(
         "capture": str(capture), "rows": list(rows), "iterations": base.iterations, "gaussians": base.gaussians,
         "seeds": seeds, "scale": scale, "out": f"runs/{slug}",
     }  # fmt: skip
+    # The notebook's own choice of sources is the mixture of the story, which only alpha has.
+    dataset = {"capture": str(capture), "scale": scale} | ({} if folder == place("data/alpha") else {"sources": []})
     shown = "v2" if "v2" in rows else rows[-1]
     single = {key: value for key, value in common.items() if key not in ("rows", "seeds")} | {"row": shown}
     notebooks = root() / "notebooks"
     page = build_report(
         [
-            (notebooks / "01_dataset.ipynb", {"capture": str(capture), "scale": scale}),
+            (notebooks / "01_dataset.ipynb", dataset),
             (notebooks / "02_train.ipynb", single),
             (notebooks / "03_compare.ipynb", common),
             (notebooks / "04_report.ipynb", common | {"capture_seconds": round(made, 1)}),

@@ -41,7 +41,6 @@ def figures() -> dict[str, Figure]:
         "plain": plots.comparison([("a", pictures[:2])], pictures[1:3], notes={"a": ["1 dB", "2 dB"]}, errors=False),
         "frusta": plots.frusta(ring(8), -ring(8), ["orbit"] * 4 + ["clip"] * 4),
         "coverage": plots.coverage(list("aab"), [np.nan, 0.0, 1.0], ["still", "clip", "clip"]),
-        "brightness": plots.brightness({"orbit": RANDOM.random((50, 3)), "clip": np.full((9, 3), 255, np.uint8)}),
         "curves": plots.curves(curve),
         "panels": plots.curves(pd.concat([curve.assign(run=str(run)) for run in range(5)])),
         "frames": plots.psnr_per_frame(frames),
@@ -165,7 +164,6 @@ def test_error_maps_share_one_scale():
         lambda: plots.comparison([("a", [])], [np.zeros((4, 5, 3))]),
         lambda: plots.frusta(np.zeros((2, 3)), np.zeros((3, 3))),
         lambda: plots.coverage([], []),
-        lambda: plots.brightness({}),
         lambda: plots.curves(pd.DataFrame({"step": [1]})),
         lambda: plots.intervals(summary().drop(columns="low")),
         lambda: plots.timeline([]),
@@ -189,9 +187,9 @@ def test_the_plan_has_the_front_below_and_the_side_has_it_left():
 
 def test_the_plan_is_right_handed_for_every_up_axis():
     for up in np.eye(3):
-        from fourdgs.plots.dataset import _plan_axes
+        from fourdgs.plots.dataset import plan_axes
 
-        right, high, front, _ = _plan_axes(up)
+        right, high, front, _ = plan_axes(up)
         assert np.allclose(np.linalg.det(np.stack([right, high, front])), 1)
 
 

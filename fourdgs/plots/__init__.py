@@ -9,31 +9,37 @@ of, so nothing is drawn twice in a notebook and nothing has to be closed. A note
     plots.show(fig, "curves-v2", alt="Train PSNR climbs to 49 dB while held-out PSNR stays at 29 dB.",
                caption="Twenty thousand steps buy train PSNR only.")
 
-Figures of a dataset: `contact_sheet`, `frusta`, `coverage`, `brightness`; of runs: `curves`, `comparison`,
-`psnr_per_frame`, `intervals`, `timeline`. Colours are those of Okabe and Ito, which stay apart for colour-blind
-readers; series also differ in marker or label. The same source has the same colour in every figure (`colors_for`).
+Figures of a dataset: `contact_sheet`, `cameras`, `frusta`, `coverage`; of its diagnosis: `diagnosis`, `sources`,
+`before_after`; of runs: `curves`, `comparison`, `psnr_per_frame`, `intervals`, `timeline`. Colours are those of Okabe
+and Ito, which stay apart for colour-blind readers; series also differ in marker or label. The same source has the same
+colour in every figure (`colors_for`).
 """
 
 from __future__ import annotations
 
-from .dataset import brightness, coverage, frusta
+from .dataset import coverage, frusta
+from .doctor import before_after, cameras, diagnosis, frustum_corners, sources
 from .pictures import comparison, contact_sheet
 from .results import curves, intervals, psnr_per_frame, timeline
 from .style import PALETTE, colors_for, figures_into, show, style
 
 __all__ = [
     "PALETTE",
-    "brightness",
+    "before_after",
+    "cameras",
     "colors_for",
     "comparison",
     "contact_sheet",
     "coverage",
     "curves",
+    "diagnosis",
     "figures_into",
     "frusta",
+    "frustum_corners",
     "intervals",
     "psnr_per_frame",
     "show",
+    "sources",
     "style",
     "timeline",
 ]
