@@ -160,9 +160,10 @@ def fit_all(workers: int) -> None:
 
 
 def ranges(seen: list[Facts]) -> dict[str, list[float]]:
-    """The least and the largest of what tells a strange capture."""
+    """The least and the largest of what tells a strange capture; denser views and better poses are never strange."""
     table = pd.DataFrame([facts.ranges() for facts in seen])
-    return {name: [float(table[name].min()), float(table[name].max())] for name in table}
+    low = {name: 0.0 for name in table} | {"share of cut-out frames": float(table["share of cut-out frames"].min())}
+    return {name: [low[name], float(table[name].max())] for name in table}
 
 
 def fit(facts: dict[str, Facts], truth: pd.DataFrame, keys: list[str], start: dict[str, float] | None = None) -> dict:

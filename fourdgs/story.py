@@ -53,6 +53,13 @@ def remedied(capture: Capture) -> Capture:
     return match_colors(cut, "clip", "orbit")
 
 
+def doctored(capture: Capture) -> Capture:
+    """What the doctor makes of it by itself: nothing is told of which source is what."""
+    from .doctor import apply_remedies, diagnose
+
+    return apply_remedies(capture, diagnose(capture, progress=False))
+
+
 def _alone(name: str, label: str, settings: dict, **more) -> Row:
     return Row(name, label, ("orbit",), settings, **more)
 
@@ -74,6 +81,7 @@ ROWS: dict[str, Row] = {
             {"sampling": "balanced"},
             remedied,
         ),
+        Row("v3_doctor", "deform, + the clip as the doctor's remedies leave it", ("orbit", "clip"), {}, doctored),
         Row("grid", "deform on the grid of cameras and times", ("grid",), {}),
         # For captures other than alpha.
         Row("static_all", "static 3DGS, every training frame", (), {"motion": "static"}),

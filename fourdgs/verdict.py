@@ -141,6 +141,7 @@ def sentences(table: pd.DataFrame) -> list[str]:
     questions = [
         ("static", "v3", "still", "Adding the 121 clip frames as they come"),
         ("v3", "v3_remedied", "still", "Matting, colour-matching and balancing the same clip"),
+        ("v3_remedied", "v3_doctor", "still", "The doctor's own remedies, against those made by hand,"),
         ("static", "v3_remedied", "still", "Beside static 3DGS on the ten orbit views, the remedied `v3`"),
         ("static", "v3_remedied", "talking", "On talking frames the remedied `v3`, against static 3DGS,"),
         ("timeless", "v2", "still", "Giving each still view a time of its own, behind a static warm-up,"),

@@ -41,7 +41,7 @@ def runs(folder, tmp_path_factory):
 
 
 def test_every_row_of_the_story_is_there():
-    assert story.STORY == ("static", "v1", "v2", "v2_cold", "timeless", "v3", "v3_remedied", "grid")
+    assert story.STORY == ("static", "v1", "v2", "v2_cold", "timeless", "v3", "v3_remedied", "v3_doctor", "grid")
 
 
 def test_rows_change_the_base_config_and_nothing_else():

@@ -43,7 +43,8 @@ class Facts:
         background, color: mean squared error that its surroundings and its subject's colours bring in, against the
             held-out frames' look, over the whole picture. mask: how wrong its mask is, in [0, 1], times the the
             silhouette's share of the picture.
-        cutouts: share of the training frames that show nothing but the subject (or could, with their mask mended).
+        cutouts: share of all frames, held-out ones too, that show nothing but the subject (or would, with their mask
+            mended).
         pose_px: of the thumbnails; see `pose_error`. confounded: share of the draws that each show a view of their own
             at a time of their own.
         still, moving: the held-out frames without and with a time.
@@ -109,7 +110,7 @@ def measure_facts(survey: Survey) -> Facts:
         background=_backgrounds(survey)[train],
         color=_colors(survey)[train],
         mask=masks["mask_fault"].to_numpy(np.float64) * area.astype(np.float64),
-        cutouts=float((masks["state"] != "none").mean()),
+        cutouts=float((known_masks(survey)["state"] != "none").mean()),
         pose_px=error,
         confounded=float(weight[alone].sum() / weight.sum()),
         still=still,

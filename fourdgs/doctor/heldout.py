@@ -60,7 +60,10 @@ def check_held_out(survey: Survey) -> list[Finding]:
         return []
     if not len(survey.test):
         validation = int((survey.frames["split"] == "val").sum())
-        message = "No frame is held out for testing, so nothing can be said about views or times that were not trained."
+        message = (
+            f"None of the {len(survey)} frames is held out for testing, so nothing can be said about views or times that "
+            "were not trained."
+        )
         text = "Hold out whole cameras (every eighth, say), not frames of cameras that train."
         if validation:
             text = f"The {validation} frames of split val could serve, where nothing was chosen by them. Else: " + text
