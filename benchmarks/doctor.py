@@ -151,7 +151,7 @@ def fit_all(workers: int) -> None:
         "about": "written by benchmarks/doctor.py fit",
         "captures": len(keys),
         "error_db": round(float(np.sqrt(np.mean(np.square(errors)))), 3),
-        "ranges": ranges([facts[key] for key in keys]),
+        "reach": reach([facts[key] for key in keys]),
         "values": {name: round(value, 5) for name, value in values.items()},
         "samples": [[round(value, 4) for value in sample.values()] for sample in samples],
     }
@@ -159,11 +159,10 @@ def fit_all(workers: int) -> None:
     print(f"{PREDICTOR}: {len(keys)} captures, error {content['error_db']} dB on an avatar left out")
 
 
-def ranges(seen: list[Facts]) -> dict[str, list[float]]:
-    """The least and the largest of what tells a strange capture; denser views and better poses are never strange."""
-    table = pd.DataFrame([facts.ranges() for facts in seen])
-    low = {name: 0.0 for name in table} | {"share of cut-out frames": float(table["share of cut-out frames"].min())}
-    return {name: [low[name], float(table[name].max())] for name in table}
+def reach(seen: list[Facts]) -> dict[str, float]:
+    """The largest of what tells a strange capture."""
+    table = pd.DataFrame([facts.reach() for facts in seen])
+    return {name: float(table[name].max()) for name in table}
 
 
 def fit(facts: dict[str, Facts], truth: pd.DataFrame, keys: list[str], start: dict[str, float] | None = None) -> dict:

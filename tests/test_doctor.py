@@ -186,7 +186,7 @@ def some_facts(**changes) -> Facts:
     count = 20
     plain = Facts(
         weight=np.ones(count), timed=np.arange(count) >= 10, view=np.arange(count) % 10, source=np.arange(count) // 10,
-        background=np.zeros(count), color=np.zeros(count), mask=np.zeros(count), cutouts=1.0, pose_px=0.1,
+        background=np.zeros(count), color=np.zeros(count), mask=np.zeros(count), cutouts=True, pose_px=0.1,
         confounded=0.0, still=Asked(12, 20.0), moving=Asked(30, 20.0, 7e-4, 0.05, 1.0),
     )  # fmt: skip
     return replace(plain, **changes)

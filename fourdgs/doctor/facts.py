@@ -43,8 +43,7 @@ class Facts:
         background, color: mean squared error that its surroundings and its subject's colours bring in, against the
             held-out frames' look, over the whole picture. mask: how wrong its mask is, in [0, 1], times the the
             silhouette's share of the picture.
-        cutouts: share of all frames, held-out ones too, that show nothing but the subject (or would, with their mask
-            mended).
+        cutouts: whether any frame, held-out ones too, shows nothing but the subject.
         pose_px: of the thumbnails; see `pose_error`. confounded: share of the draws that each show a view of their own
             at a time of their own.
         still, moving: the held-out frames without and with a time.
@@ -57,7 +56,7 @@ class Facts:
     background: np.ndarray
     color: np.ndarray
     mask: np.ndarray
-    cutouts: float
+    cutouts: bool
     pose_px: float
     confounded: float
     still: Asked
@@ -70,11 +69,10 @@ class Facts:
         share = share[share > 0] / self.weight.sum()
         return float(1 - np.exp(-(share * np.log(share)).sum()) / len(share))
 
-    def ranges(self) -> dict[str, float]:
-        """The figures by which one can tell whether a capture is like others."""
+    def reach(self) -> dict[str, float]:
+        """The figures that a prediction should not go beyond."""
         angles = [asked.angle_deg for asked in (self.still, self.moving) if asked.frames]
         return {
-            "share of cut-out frames": self.cutouts,
             "angle to the nearest views, degrees": max(angles, default=0.0),
             "pose error, pixels": self.pose_px,
         }
@@ -110,7 +108,7 @@ def measure_facts(survey: Survey) -> Facts:
         background=_backgrounds(survey)[train],
         color=_colors(survey)[train],
         mask=masks["mask_fault"].to_numpy(np.float64) * area.astype(np.float64),
-        cutouts=float((known_masks(survey)["state"] != "none").mean()),
+        cutouts=bool((known_masks(survey)["state"] != "none").any()),
         pose_px=error,
         confounded=float(weight[alone].sum() / weight.sum()),
         still=still,

@@ -130,11 +130,14 @@ class Prediction:
     @property
     def strange(self) -> list[str]:
         """In what the capture is unlike those that the predictor was fitted to."""
-        found, seen = [], _fitted()["ranges"]
-        for name, value in self.facts.ranges().items():
-            low, high = seen[name]
-            if not low - 1e-9 <= value <= high + 1e-9:
-                found.append(f"{name} {value:.2g} (fitted between {low:.2g} and {high:.2g})")
+        seen = _fitted()["reach"]
+        found = [
+            f"{name} {value:.2g}, fitted up to {seen[name]:.2g}"
+            for name, value in self.facts.reach().items()
+            if value > seen[name]
+        ]
+        if not self.facts.cutouts:
+            found.append("no frame is cut out of its background, as all scenes were that it was fitted to")
         return found
 
     def sentence(self) -> str:
