@@ -1,5 +1,5 @@
 # make demo   install if needed, build the embedded capture, train every row of the story, write a report
-# make test   install if needed, run the tests
+# make test   install if needed, run the tests, a process a core
 # make lint   ruff over the code and the notebooks
 # make lab    JupyterLab on the notebooks
 # make clean  remove caches and build leftovers; data/, runs/, reports/ and .venv/ stay
@@ -32,7 +32,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m fourdgs.demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -6,6 +6,8 @@ import pytest
 
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the package does; some tests import torch first
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one process a core
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
