@@ -161,7 +161,7 @@ def test_an_interrupted_making_keeps_its_pictures_and_goes_on_to_the_same_captur
     assert not target.exists()
     kept = {path: path.stat().st_mtime_ns for path in part.rglob("*.png")}
     assert len(kept) == 20
-    with pytest.raises(InputError, match="no transforms file"):
+    with pytest.raises(InputError, match="holds no capture"):
         load_capture(part)
     if isinstance(trouble, OSError):
         return  # what follows is the same for both
