@@ -269,8 +269,38 @@ def orbit(
     """
     if int(frames) < 1:
         raise InputError(f"is {frames}, must be at least 1", field="frames")
-    if not (math.isfinite(radius) and radius > 0):
-        raise InputError(f"is {radius}, must be positive", field="radius")
+    azimuth = math.radians(azimuth_start_deg) + 2 * math.pi * turns * torch.arange(
+        int(frames), dtype=torch.float64
+    ) / int(frames)
+    lens = {"fov_x_deg": fov_x_deg, "width": width, "height": height}
+    return on_sphere(azimuth, math.radians(elevation_deg), radius, target=target, up=up, times=times, **lens)
+
+
+def on_sphere(
+    azimuths_rad: Any,
+    elevations_rad: Any,
+    radii: Any,
+    *,
+    target: Any = (0.0, 0.0, 0.0),
+    up: Any = (0.0, 1.0, 0.0),
+    fov_x_deg: float = 36.0,
+    width: int = 400,
+    height: int = 400,
+    times: Any = None,
+) -> Cameras:
+    """Cameras that look at ``target`` from given directions, with `orbit`'s azimuths and elevations, and distances.
+
+    Args:
+        azimuths_rad: [C]. elevations_rad, radii: [C] or one for all; an elevation above 0 looks down on the target.
+
+    Raises:
+        InputError: a radius that is not positive, an ``up`` of no length.
+    """
+    azimuth = torch.atleast_1d(torch.as_tensor(_array(azimuths_rad)))
+    elevation = torch.as_tensor(_array(elevations_rad)).expand_as(azimuth)[:, None]  # [C, 1]
+    radius = torch.as_tensor(_array(radii)).expand_as(azimuth)[:, None]
+    if not bool((torch.isfinite(radius) & (radius > 0)).all()):
+        raise InputError(f"is {radii}, must be positive", field="radius")
     axis = torch.as_tensor(_array(up))
     if not float(axis.norm()) > 1e-9:
         raise InputError("has no length", field="up")
@@ -280,15 +310,10 @@ def orbit(
         front = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64)
     front = torch.nn.functional.normalize(front - (front @ axis) * axis, dim=0)
     side = torch.linalg.cross(axis, front)
-
-    azimuth = math.radians(azimuth_start_deg) + 2 * math.pi * turns * torch.arange(
-        int(frames), dtype=torch.float64
-    ) / int(frames)
-    elevation = math.radians(elevation_deg)
     outward = azimuth.cos()[:, None] * front + azimuth.sin()[:, None] * side  # [C, 3], in the horizontal plane
-    positions = torch.as_tensor(_array(target)) + radius * (math.cos(elevation) * outward + math.sin(elevation) * axis)
+    positions = torch.as_tensor(_array(target)) + radius * (elevation.cos() * outward + elevation.sin() * axis)
     # The direction in which the elevation grows: the picture's up, and defined above the poles too.
-    ups = math.cos(elevation) * axis - math.sin(elevation) * outward
+    ups = elevation.cos() * axis - elevation.sin() * outward
     return Cameras.look_at(positions, target, up=ups, fov_x_deg=fov_x_deg, width=width, height=height, times=times)
 
 
