@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 		{ echo "fourdgs needs Python 3.11 to 3.13; set PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) \
-		--constraint requirements.lock --editable '.[notebook,avatar,capture,dev]'
+		--constraint requirements.lock --editable '.[notebook,avatar,capture,sweep,dev]'
 	touch $@
 
 demo: $(VENV)/.installed

@@ -8,16 +8,24 @@ from . import threads as _threads  # noqa: F401  isort: skip  (before anything t
 from . import paths
 from .cameras import Cameras
 from .capture import Capture, merge
+from .compare import Comparison, compare
 from .config import TrainConfig
 from .data.load import load_capture
 from .doctor import Diagnosis, Finding, apply_remedies, diagnose
 from .errors import InputError, MissingDependency, OutputError
 from .evaluate import evaluate, paired, summary
+from .folds import fold_summary, folds
 from .gaussians import Gaussians, initial_gaussians
+from .gaussians_io import at_time, read_ply, write_ply, write_ply_sequence
+from .hypothesis import Hypothesis, load_hypothesis, register
+from .media import framing, render_path
 from .model import Model, RenderOutput, render
 from .motion import Deform, Motion, Static
+from .path_quality import path_quality
+from .production import challengers, production, production_history, promote, rollback
 from .raster import rasterize
 from .runs import Run, load_run, runs
+from .sweep import sweep
 from .train import train
 
 __version__ = "0.1.0"
@@ -25,10 +33,12 @@ __version__ = "0.1.0"
 __all__ = [
     "Cameras",
     "Capture",
+    "Comparison",
     "Deform",
     "Diagnosis",
     "Finding",
     "Gaussians",
+    "Hypothesis",
     "InputError",
     "MissingDependency",
     "Model",
@@ -39,17 +49,35 @@ __all__ = [
     "Static",
     "TrainConfig",
     "apply_remedies",
+    "at_time",
+    "challengers",
+    "compare",
     "diagnose",
     "evaluate",
+    "fold_summary",
+    "folds",
+    "framing",
     "initial_gaussians",
     "load_capture",
+    "load_hypothesis",
     "load_run",
     "merge",
     "paired",
+    "path_quality",
     "paths",
+    "production",
+    "production_history",
+    "promote",
     "rasterize",
+    "read_ply",
+    "register",
     "render",
+    "render_path",
+    "rollback",
     "runs",
     "summary",
+    "sweep",
     "train",
+    "write_ply",
+    "write_ply_sequence",
 ]

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from .capture import Capture, true_pictures
 from .errors import InputError
+from .lpips import lpips, why_absent
 from .metrics import psnr_db, ssim
 from .model import Model, render_chunks
-from .runs import Run, read_info, update_info, write_table
+from .runs import Run, keep_metrics, truth_digests
+from .unseen import Views, at_edge, kinds, read_views, training_views
 
-COLUMNS = ("frame", "camera", "time", "source", "split", "psnr_db", "psnr_fg_db", "ssim")
+__all__ = ["COLUMNS", "bootstrap", "bootstrap_means", "evaluate", "paired", "summary", "training_views"]
+COLUMNS = ("frame", "camera", "time", "source", "split", "psnr_db", "psnr_fg_db", "ssim", "kind", "edge")
 
 
 def evaluate(
@@ -25,6 +30,7 @@ def evaluate(
     split: str | Sequence[str] | None = "test",
     source: str | Sequence[str] | None = None,
     *,
+    training: Capture | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Render every frame of a split and measure it.
@@ -33,10 +39,13 @@ def evaluate(
         run: a finished run, whose ``metrics.csv`` then holds these rows too, or a bare model.
         capture: where the true pictures are; frames with alpha are set on the model's background.
         split, source: which frames; None means all.
+        training: the frames that a bare model was trained on, for ``kind`` and ``edge``; a run knows its own.
 
     Returns:
         One row a frame: frame, camera, time, source, split, psnr_db, psnr_fg_db (foreground only, NaN for frames
-        without alpha), ssim.
+        without alpha), ssim, kind (one of `unseen.KINDS`: what of it training had not seen; NaN where the training
+        frames are not known), edge (whether its camera looks from outside the training views, see `unseen.at_edge`),
+        and lpips where its weights are on this machine; ``attrs["lpips"]`` says why not, where they are not.
 
     Raises:
         InputError: no frame is selected.
@@ -44,14 +53,34 @@ def evaluate(
     begun = time.perf_counter()
     model = run.model if isinstance(run, Run) else run
     chosen = capture.select(split=split, source=source)
-    device = model.gaussians.means.device
     rgb, alpha = chosen.pictures()
     truths = true_pictures(rgb, alpha, torch.tensor(model.background))
-    rows, start = [], 0
+    table = chosen.frames[list(COLUMNS[:5])].reset_index(drop=True)
+    missing = why_absent()
+    measured = _measure(model, chosen, truths, alpha, not missing, progress)
+    table = pd.concat([table, measured[["psnr_db", "psnr_fg_db", "ssim"]]], axis=1)
+    views = _views(run, training)
+    positions = chosen.cameras.positions.double().cpu().numpy()
+    table["kind"] = np.nan if views is None else kinds(views, positions, table["time"])
+    table["edge"] = np.nan if views is None else at_edge(views, positions)
+    if missing:
+        table.attrs["lpips"] = missing
+    else:
+        table["lpips"] = measured["lpips"]
+    if isinstance(run, Run):
+        digests = truth_digests(truths, chosen.cameras)
+        keep_metrics(run, table.assign(truth=digests), time.perf_counter() - begun)
+    return table
+
+
+def _measure(
+    model: Model, chosen: Capture, truths: Tensor, alpha: Tensor | None, learned: bool, progress: bool
+) -> pd.DataFrame:
+    """psnr_db, psnr_fg_db, ssim, and lpips if ``learned``, of every frame; truths [n, H, W, 3], alpha [n, H, W]."""
+    rows: list[tuple[Any, ...]] = []
     bar = tqdm(total=len(chosen), desc="evaluate", disable=not progress, leave=False)
-    for output in render_chunks(model, chosen.cameras.to(device)):
-        part = slice(start, start + len(output.rgb))
-        start = part.stop
+    for output in render_chunks(model, chosen.cameras.to(model.gaussians.means.device)):
+        part = slice(len(rows), len(rows) + len(output.rgb))
         truth = truths[part].float() / 255
         mask = None
         if alpha is not None:
@@ -61,25 +90,19 @@ def evaluate(
         rendered = output.rgb.cpu()
         full, similar = psnr_db(rendered, truth), ssim(rendered, truth)
         front = torch.full_like(full, torch.nan) if mask is None else psnr_db(rendered, truth, mask)
-        rows += list(zip(full.tolist(), front.tolist(), similar.tolist(), strict=True))
+        apart = lpips(rendered, truth) if learned else torch.full_like(full, torch.nan)
+        rows += list(zip(full.tolist(), front.tolist(), similar.tolist(), apart.tolist(), strict=True))
         bar.update(len(truth))
     bar.close()
-    table = chosen.frames[list(COLUMNS[:5])].reset_index(drop=True)
-    table[list(COLUMNS[5:])] = np.array(rows, dtype=np.float64).reshape(-1, 3)
-    if isinstance(run, Run):
-        _keep(run, table, time.perf_counter() - begun)
-    return table
+    return pd.DataFrame(rows, columns=["psnr_db", "psnr_fg_db", "ssim", "lpips"], dtype=np.float64)
 
 
-def _keep(run: Run, table: pd.DataFrame, seconds: float) -> None:
-    """Add rows to a run's ``metrics.csv``; a frame measured again replaces its old row."""
-    old = run.metrics
-    if len(old):
-        table = pd.concat([old[~old["frame"].isin(table["frame"])], table], ignore_index=True)
-    write_table(run.path / "metrics.csv", table)
-    phases = read_info(run.path).get("phases_s", {})
-    phases["evaluate"] = round(phases.get("evaluate", 0.0) + seconds, 3)
-    update_info(run.path, evaluated=len(table), phases_s=phases)
+def _views(run: Run | Model, training: Capture | None) -> Views | None:
+    """The views that a model was trained on; None where nobody says, as with runs of before they were kept."""
+    if training is not None:
+        return read_views(training_views(training))
+    described = run.info.get("views") if isinstance(run, Run) else None
+    return None if described is None else read_views(described, run.path / "run.json")
 
 
 def bootstrap(
@@ -96,15 +119,38 @@ def bootstrap(
     Returns:
         low, high; both NaN with fewer than two groups.
     """
+    low, high = bootstrap_means(np.asarray(values)[:, None], groups, resamples=resamples, level=level, seed=seed)
+    return float(low[0]), float(high[0])
+
+
+def bootstrap_means(
+    values: np.ndarray, groups: Sequence, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """`bootstrap` of many columns at once, every one resampled alike: values [n, R] with NaN where one has no value.
+
+    Returns:
+        low, high: [R]; NaN where a column has values of fewer than two groups, or an infinite one.
+    """
     values = np.asarray(values, dtype=np.float64)
     names, index = np.unique(np.asarray(groups).astype(str), return_inverse=True)
-    if len(names) < 2:
-        return float("nan"), float("nan")
-    sums, counts = np.bincount(index, values), np.bincount(index)
-    drawn = np.random.default_rng(seed).integers(0, len(names), (resamples, len(names)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    order = np.argsort(index, kind="stable")
+    starts = np.searchsorted(index[order], np.arange(len(names)))
+    there = ~np.isnan(values)[order]
+    sums, counts = (
+        np.add.reduceat(part, starts, axis=0) for part in (np.where(there, values[order], 0), there.astype(np.float64))
+    )  # [groups, R]
+    low, high = np.full((2, values.shape[1]), np.nan)
+    enough = ((counts > 0).sum(axis=0) > 1) & np.isfinite(sums).all(axis=0)
+    # Columns that lack the same groups are resampled together, among the groups that they have.
+    patterns, pattern_of = np.unique(counts[:, enough] > 0, axis=1, return_inverse=True)
+    for number, pattern in enumerate(patterns.T):
+        columns, count = np.flatnonzero(enough)[pattern_of == number], int(pattern.sum())
+        drawn = np.random.default_rng(seed).integers(0, count, (resamples, count))
+        drawn += count * np.arange(resamples)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=resamples * count).reshape(resamples, count).astype(np.float64)
+        means = (times @ sums[pattern][:, columns]) / (times @ counts[pattern][:, columns])
+        low[columns], high[columns] = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
 
 
 def summary(table: pd.DataFrame, by: Sequence[str] = ("source",), value: str = "psnr_db") -> pd.DataFrame:

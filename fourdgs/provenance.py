@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .files import hash_file
+
 _PACKAGES = (
     "fourdgs-lab", "torch", "numpy", "numba", "scipy", "pandas", "matplotlib", "pillow", "gsplat", "anny", "pyvista",
     "papermill", "ipykernel",
@@ -52,6 +54,14 @@ def code_state() -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain", "--", str(folder)))}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def lock_hash() -> str | None:
+    """The SHA-256 of ``requirements.lock`` beside the library or in the working directory; None where there is none."""
+    for folder in (Path(__file__).parents[1], Path.cwd()):
+        if (folder / "requirements.lock").is_file():
+            return hash_file(folder / "requirements.lock")
+    return None
 
 
 def _processor() -> str:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from tqdm.auto import tqdm
 
+from . import farm
 from .capture import Capture
 from .config import TrainConfig
 from .data.load import load_capture
@@ -150,15 +145,34 @@ def train_row(
     """
     frames, held_out = row_capture(capture, name), capture.select(split="test")
     folder = Path(out) / f"{name}-s{base.seed}"
-    run = train(frames, row_config(name, base), folder, held_out=held_out, progress=progress)
-    asked = [(frames, "train"), (held_out, "test")]
-    if row_of(name).still_time is not None and held_out.frames["time"].isna().any():
-        asked.append((_still_at(held_out, row_of(name).still_time), "test"))
+    return train_measured(frames, held_out, row_config(name, base), folder, row_of(name).still_time, progress)
+
+
+def train_measured(
+    frames: Capture,
+    held_out: Capture | None,
+    config: TrainConfig,
+    folder: str | Path,
+    still_time: float | None = None,
+    progress: bool | Callable[[int], None] = True,
+) -> Run:
+    """Train into ``folder`` and measure what `asked_of` names; what is finished is not done again."""
+    run = train(frames, config, folder, held_out=held_out, progress=progress)
     known = set(run.metrics["frame"]) if len(run.metrics) else set()
-    for part, split in asked:
+    for part, split in asked_of(frames, held_out, still_time):
         if not known.issuperset(part.frames["frame"]):
             evaluate(run, part, split=split, progress=progress is True)
     return Run(run.path)
+
+
+def asked_of(frames: Capture, held_out: Capture | None, still_time: float | None = None) -> list[tuple[Capture, str]]:
+    """What a run is measured on, each part with its split: training frames, held-out ones, still ones at a time."""
+    asked = [(frames, "train")]
+    if held_out is not None:
+        asked.append((held_out, "test"))
+        if still_time is not None and held_out.frames["time"].isna().any():
+            asked.append((_still_at(held_out, still_time), "test"))
+    return asked
 
 
 def _still_at(held_out: Capture, time: float) -> Capture:
@@ -169,26 +183,10 @@ def _still_at(held_out: Capture, time: float) -> Capture:
     return still.with_frames(frames)
 
 
-_steps_done: Any = None  # in a worker process: a counter that the parent reads
-
-
-def _start_worker(counter: Any, threads: int) -> None:
-    global _steps_done
-    _steps_done = counter
-    torch.set_num_threads(threads)
-
-
-def _count(steps: int) -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        # Nobody waits for the result, and the pool would keep an idle process for ever. The last checkpoint stays.
-        os._exit(1)
-    with _steps_done.get_lock():
-        _steps_done.value += steps
-
-
-def _in_process(folder: str, scale: float, name: str, base: dict, out: str) -> None:
-    train_row(load_capture(folder, scale=scale), name, TrainConfig.from_dict(base), out, progress=_count)
+def _train_job(task: dict, folder: Path, progress: Callable[[int], None]) -> None:
+    """What a worker of `train_rows` does."""
+    capture = load_capture(task["capture"], scale=task["scale"])
+    train_row(capture, task["row"], TrainConfig.from_dict(task["base"]), folder.parent, progress=progress)
 
 
 def train_rows(
@@ -201,7 +199,7 @@ def train_rows(
     scale: float = 1.0,
     workers: int | None = None,
 ) -> list[Run]:
-    """Train rows of the story, several at a time on the CPU's cores (one at a time on a GPU), and measure them.
+    """Train rows of the story, several at a time (one a GPU, or else one a core), and measure them.
 
     A small scene keeps one core busy and two barely busier, so a core a row finishes sooner than all cores a row.
 
@@ -219,10 +217,9 @@ def train_rows(
         row_of(name)
     capture = load_capture(folder, scale=scale)
     open_jobs = [(name, config) for name, config in jobs if not _finished(Path(out), name, config)]
-    cores = os.cpu_count() or 1
-    workers = min(workers or (1 if torch.cuda.is_available() else cores), len(open_jobs))
+    workers = min(workers or farm.slots(len(open_jobs)), len(open_jobs))
     if workers > 1:
-        _train_side_by_side(str(folder), scale, open_jobs, str(out), workers, max(1, cores // workers))
+        _train_side_by_side(Path(folder).absolute(), scale, open_jobs, Path(out).absolute(), workers)
     # What is finished is checked against its recipe and opened.
     done = {(name, config.seed) for name, config in jobs if _finished(Path(out), name, config)}
     return [train_row(capture, name, config, out, progress=(name, config.seed) not in done) for name, config in jobs]
@@ -234,21 +231,17 @@ def _finished(out: Path, name: str, config: TrainConfig) -> bool:
 
 
 def _train_side_by_side(
-    folder: str, scale: float, jobs: list[tuple[str, TrainConfig]], out: str, workers: int, threads: int
+    folder: Path, scale: float, jobs: list[tuple[str, TrainConfig]], out: Path, workers: int
 ) -> None:
     """Train in several processes; the first failure is raised when the others are done."""
     # The longest first, so that no core is left alone with it.
     jobs = sorted(jobs, key=lambda job: -row_of(job[0]).share * (2 if row_of(job[0]).sources != ("orbit",) else 1))
-    context = multiprocessing.get_context("spawn")  # numba's threads do not survive a fork
-    counter = context.Value("q", 0)
-    bar = tqdm(total=sum(row_config(name, config).iterations for name, config in jobs), desc="train rows", unit="step")
-    with bar, ProcessPoolExecutor(workers, context, _start_worker, (counter, threads)) as pool:
-        waiting = {pool.submit(_in_process, folder, scale, name, config.to_dict(), out): name for name, config in jobs}
-        futures = list(waiting)
-        while waiting:
-            done, _ = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
-            bar.update(counter.value - bar.n)
-            for future in done:
-                bar.set_postfix_str(f"{waiting.pop(future)} done")
-    for future in futures:
-        future.result()
+    work = [
+        farm.Job(
+            out / f"{name}-s{config.seed}",
+            row_config(name, config).iterations,
+            {"capture": str(folder), "scale": scale, "row": name, "base": config.to_dict()},
+        )
+        for name, config in jobs
+    ]
+    farm.raise_first(work, farm.work_through(work, _train_job, out, workers=workers, desc="train rows"))

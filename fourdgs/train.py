@@ -17,15 +17,17 @@ from .cameras import Cameras
 from .capture import Capture, true_pictures
 from .config import TrainConfig
 from .densify import Budget
-from .errors import InputError, OutputError
-from .files import write_aside, write_json
+from .errors import InputError
+from .files import write_aside
 from .gaussians import KEYS, Gaussians, initial_gaussians, look_at_point
+from .hypothesis import Hypothesis
 from .losses import photometric
 from .metrics import psnr_db
 from .model import Model, render_gaussians
 from .motion import make_motion
-from .runs import Run, now, provenance, read_info, update_info, write_table
+from .runs import Run, write_table
 from .sampling import Sampler
+from .sessions import LOGGER, describe, hold, stands_finished
 
 LOOK_FRAMES = 8  # of each kind, at every look at the curve
 
@@ -39,11 +41,14 @@ def train(
     overwrite: bool = False,
     progress: bool | Callable[[int], None] = True,
     device: str | torch.device | None = None,
+    hypothesis: str | Path | Hypothesis | None = None,
 ) -> Run:
     """Train a model on every frame of ``capture``.
 
     A folder that already holds the finished run of the same config on the same capture is returned as it is; an
     unfinished one goes on from its last checkpoint, with the same result as if it had never stopped (on the CPU).
+    Where another process trains this very run, this one waits for it. The folder's ``log.txt`` has the library's
+    messages and Python's warnings; ``$FOURDGS_PRICE_PER_HOUR``, or `runs.set_price` afterwards, gives the run a cost.
 
     Args:
         capture: the training frames; select them before (``capture.select(split="train")``).
@@ -51,68 +56,49 @@ def train(
         out: the run's folder.
         held_out: frames never trained on; a few of them are rendered for the curve every ``evaluate_every`` steps.
         progress: a bar, nothing, or a function that is told of the steps taken as they are taken.
-        overwrite: replace another run that stands in ``out``.
+        overwrite: replace another run that stands in ``out``, unless it was promoted.
         device: ``cpu`` or ``cuda``; by default CUDA where there is one.
+        hypothesis: what was written down before the run, or its file (see `hypothesis.register`); by default
+            ``hypothesis.json`` beside ``out``, where there is one. Its words go into ``run.json``.
 
     Raises:
-        InputError: ``out`` holds a run of another config or capture, or its checkpoint is damaged.
+        InputError: ``out`` holds a run of another config or capture, or its checkpoint is damaged; a hypothesis that
+            cannot be read.
         OutputError: the folder cannot be written.
     """
     out = Path(out)
-    recipe = {"config": config.to_dict(), "capture": _describe(capture)}
-    if _standing(out, recipe, overwrite) == "finished":
-        if progress is True:
-            tqdm.write(f"{out.name}: finished already; nothing to train")
-        return Run(out)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    trainer = Trainer(capture, config, device)
-    checkpoint = out / "checkpoint.safetensors"
-    if checkpoint.exists():
-        trainer.restore(checkpoint)
-    info = {"state": "running", "format": 1, **recipe, **provenance(), "started": now(), "phases_s": {}}
-    write_json(out / "run.json", info)
-    trainer.run(out, held_out, progress)
-    trainer.model().save(out / "model.safetensors")
-    write_table(out / "curve.csv", pd.DataFrame(trainer.curve))
-    phases = {"train": round(trainer.seconds, 3), "look": round(trainer.look_seconds, 3)}
-    update_info(out, state="finished", ended=now(), phases_s=phases, gaussians=len(trainer.parameters["means"]))
-    checkpoint.unlink(missing_ok=True)
+    identity = {"config": config.to_dict(), "capture": describe(capture)}
+    if stands_finished(out, identity):
+        return _nothing_to_do(out, progress)
+
+    def waiting() -> None:
+        tqdm.write(f"{out.name}: waiting for another process, which trains this run")
+
+    with hold(
+        out, identity, capture, held_out=held_out, overwrite=overwrite, hypothesis=hypothesis, waiting=waiting
+    ) as session:
+        if session.done:
+            return _nothing_to_do(out, progress)
+        with session.phase("data"):
+            trainer = Trainer(capture, config, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+            checkpoint = out / "checkpoint.safetensors"
+            if checkpoint.exists():
+                trainer.restore(checkpoint)
+        session.goes_on(trainer.step)
+        try:
+            trainer.run(out, held_out, progress)
+        finally:
+            session.seconds |= {"train": trainer.seconds, "look": trainer.look_seconds}
+        trainer.model().save(out / "model.safetensors")
+        write_table(out / "curve.csv", pd.DataFrame(trainer.curve))
+        session.finish(gaussians=len(trainer.parameters["means"]))
     return Run(out)
 
 
-def _describe(capture: Capture) -> dict:
-    """What identifies the training frames, as JSON values."""
-    sources = capture.frames["source"].value_counts().sort_index()
-    return {
-        "name": capture.name,
-        "digest": capture.digest(),
-        "frames": len(capture),
-        "sources": {str(name): int(count) for name, count in sources.items()},
-        "size": [capture.cameras.width, capture.cameras.height],
-    }
-
-
-def _standing(out: Path, recipe: dict, overwrite: bool) -> str:
-    """The state of the run that stands in ``out``: absent, running or finished; clears one that is to go."""
-    if not (out / "run.json").exists():
-        if out.exists() and not out.is_dir():
-            raise OutputError(f"{out}: is a file, not a folder (choose another output folder)")
-        if out.is_dir():
-            (out / "checkpoint.safetensors").unlink(missing_ok=True)
-        return "absent"
-    info = read_info(out)
-    if all(info[key] == recipe[key] for key in recipe):
-        return info["state"]
-    if not overwrite:
-        changed = [key for key in recipe if info[key] != recipe[key]]
-        raise InputError(
-            f"holds a run of another {' and '.join(changed)}",
-            file=out,
-            remedy="choose another folder, or overwrite=True",
-        )
-    for name in ("run.json", "checkpoint.safetensors", "model.safetensors", "curve.csv", "metrics.csv"):
-        (out / name).unlink(missing_ok=True)
-    return "absent"
+def _nothing_to_do(out: Path, progress: bool | Callable[[int], None]) -> Run:
+    if progress is True:
+        tqdm.write(f"{out.name}: finished already; nothing to train")
+    return Run(out)
 
 
 class Trainer:
@@ -247,6 +233,7 @@ class Trainer:
         if held_out is not None:
             row["psnr_db"] = self._psnr(*held_out)
         self.curve.append(row)
+        LOGGER.info(", ".join(f"{key} {value:.6g}" for key, value in row.items()))
         self.look_seconds += time.perf_counter() - begun
 
     def _to_look_at(self, held_out: Capture) -> tuple[Cameras, Tensor]:

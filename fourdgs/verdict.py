@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from .evaluate import paired, summary
-from .runs import Run
+from .hypothesis import Hypothesis, judge, load_hypothesis
+from .runs import PHASES, Run
 from .story import ROWS
 
 THRESHOLD_DB = 30.0
@@ -119,6 +121,40 @@ def verdict(means: pd.DataFrame, kind: str = "talking", threshold_db: float = TH
     return chosen[["row", "label", "mean", "low", "high", "verdict"]].reset_index(drop=True)
 
 
+def cite(hypothesis: Hypothesis | str | Path, runs: Sequence[Run]) -> str:
+    """What was written down before the runs, and what they say to it, in Markdown.
+
+    Args:
+        hypothesis: it, its file, or the folder of runs that it lies in.
+
+    Raises:
+        InputError: there is no hypothesis, or a run was not measured on its frames.
+    """
+    if not isinstance(hypothesis, Hypothesis):
+        hypothesis = load_hypothesis(hypothesis)
+    found = judge(hypothesis, runs)
+    when = f"on {hypothesis.written_at}" if hypothesis.written_at else "at no known time"
+    metric = "foreground PSNR" if hypothesis.metric == "psnr_fg_db" else "PSNR"
+    frames = f"split `{hypothesis.split}`" + (f", source `{hypothesis.source}`" if hypothesis.source else "")
+    early = "before the runs" if found["before"].all() else "but not before every run"
+    lines = [
+        f"Written down {when} (sha256 `{hypothesis.digest[:12]}`), {early}: *{hypothesis.statement}* The line is "
+        f"{hypothesis.threshold_db:g} dB of {metric} on {frames}.",
+        "",
+    ]
+    for row in found.itertuples():
+        bounds = f"[{row.low:.1f}, {row.high:.1f}]" if np.isfinite(row.low) else "(one camera, no interval)"
+        meaning = row.meaning
+        if row.verdict == "undecided" and not meaning:
+            meaning = "the interval spans the line" if np.isfinite(row.low) else "one camera decides nothing"
+        lines.append(
+            f"- `{row.row}`: {row.mean:.1f} dB {bounds}, {row.frames} frames of {row.cameras} cameras, "
+            f"{row.seeds} seed{'s' if row.seeds > 1 else ''}: **{row.verdict}**: {meaning}. "
+            + (f"Registered: {row.evidence}." if row.before else f"**Not pre-registered**: {row.evidence}.")
+        )
+    return "\n".join(lines)
+
+
 def difference(
     table: pd.DataFrame, first: str, second: str, kind: str, second_kind: str | None = None
 ) -> dict[str, float | int]:
@@ -224,6 +260,9 @@ def timeline(runs: Sequence[Run], before: Sequence[tuple[str, float]] = ()) -> p
     for run, start in sorted(zip(runs, starts, strict=True), key=lambda pair: pair[1]):
         phases = run.info["phases_s"]
         spent = {"train": phases["train"], "evaluate": phases.get("look", 0.0) + phases.get("evaluate", 0.0)}
+        # A fraction of a second of these would be a bar of a figure for nothing.
+        long = {phase: phases[phase] for phase in ("data", "render", "report") if phases.get(phase, 0) >= 1}
+        spent = {name: (long | spent)[name] for name in PHASES if name in long | spent}
         place = clock + start - min(starts)
         for phase, seconds in spent.items():
             rows.append({"name": f"{run.name} {phase}", "seconds": seconds, "start_s": place, "group": phase})

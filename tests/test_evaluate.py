@@ -8,7 +8,7 @@ from scenes import ball_cameras, ball_capture, random_gaussians
 
 import fourdgs as fd
 from fourdgs import InputError, Model, Static
-from fourdgs.evaluate import COLUMNS, bootstrap, paired, summary
+from fourdgs.evaluate import COLUMNS, bootstrap, bootstrap_means, paired, summary
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,43 @@ def test_rows_follow_the_contract(capture):
     assert alone["psnr_db"][0] == measured["psnr_db"][1]
 
 
+def test_without_training_frames_nothing_is_said_of_kinds(capture):
+    measured = fd.evaluate(Model(random_gaussians(5), Static()), capture, progress=False)
+    assert measured[["kind", "edge"]].isna().all(axis=None)
+
+
+def test_kinds_are_those_against_the_training_frames(capture):
+    model, trained = Model(random_gaussians(5), Static()), capture.select(rows=[0, 1])
+    measured = fd.evaluate(model, capture, training=trained, progress=False)
+    assert list(measured["kind"]) == ["training frame", "training frame", "held-out camera"]
+    assert list(measured["edge"]) == [False, False, True]
+
+
+def test_a_run_keeps_its_views_and_its_table_the_kinds(tmp_path):
+    ring = ball_capture(tmp_path, ball_cameras(6, 24, times=np.full(6, 0.5)))
+    new = ball_capture(tmp_path, ball_cameras(6, 24, start_deg=20, times=np.full(6, 0.5)), source="new", split="test")
+    later = ring.with_times(1.0).with_split("test")
+    later = later.with_frames(later.frames.assign(frame=[f"later/{row}" for row in range(6)]))
+    run = fd.train(ring, fd.TrainConfig(iterations=2, gaussians=30), tmp_path / "run", progress=False)
+    fd.evaluate(run, fd.merge([ring, new, later]), split=None, progress=False)
+    table = fd.Run(run.path).metrics
+    assert table.groupby("kind").size().to_dict() == {"held-out camera": 6, "held-out time": 6, "training frame": 6}
+    assert table["edge"].dtype == bool and not table["edge"].any()
+    assert tuple(table.columns) == (*COLUMNS, "truth")
+
+
+def test_a_table_of_before_is_added_to(tmp_path):
+    ring = ball_capture(tmp_path, ball_cameras(4, 24))
+    run = fd.train(ring, fd.TrainConfig(iterations=2, gaussians=30), tmp_path / "run", progress=False)
+    old = fd.evaluate(run, ring.select(rows=[0, 1]), split="train", progress=False)
+    old.drop(columns=["kind", "edge"]).to_csv(run.path / "metrics.csv", index=False)
+    fd.evaluate(run, ring.select(rows=[1, 2]), split="train", progress=False)
+    table = fd.Run(run.path).metrics
+    assert list(table["frame"]) == list(ring.frames["frame"][:3])
+    assert list(table["kind"].isna()) == [True, False, False]
+    assert summary(table)["frames"][0] == 3
+
+
 def test_an_empty_split_is_an_error(capture):
     with pytest.raises(InputError, match="val"):
         fd.evaluate(Model(random_gaussians(5), Static()), capture, split="val", progress=False)
@@ -63,6 +100,33 @@ def test_frames_of_one_camera_are_no_more_evidence_than_the_camera():
 
 def test_one_camera_has_no_interval():
     assert np.isnan(bootstrap(np.ones(5), np.zeros(5))).all()
+
+
+def test_many_columns_are_resampled_as_each_alone():
+    random = np.random.default_rng(2)
+    groups = random.integers(0, 9, 60)
+    values = random.normal(size=(60, 4))
+    values[groups == 3, 1] = np.nan  # a column that lacks a group
+    values[::2, 2] = np.nan
+    low, high = bootstrap_means(values, groups)
+    for column in range(4):
+        there = ~np.isnan(values[:, column])
+        alone = bootstrap(values[there, column], groups[there])
+        assert (low[column], high[column]) == pytest.approx(alone)
+
+
+def test_the_bootstrap_is_that_of_scipy():
+    from scipy.stats import bootstrap as reference
+
+    values = np.random.default_rng(3).normal(size=30)
+    theirs = reference((values,), np.mean, n_resamples=20000, method="percentile", rng=np.random.default_rng(0))
+    ours = bootstrap(values, np.arange(30), resamples=20000)
+    assert ours == pytest.approx(tuple(theirs.confidence_interval), abs=0.01)
+
+
+def test_nothing_and_infinity_have_no_interval():
+    assert np.isnan(bootstrap(np.empty(0), [])).all()
+    assert np.isnan(bootstrap(np.array([1.0, np.inf, 2.0]), np.arange(3))).all()
 
 
 def test_summary_counts_frames_and_cameras():

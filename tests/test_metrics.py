@@ -53,6 +53,18 @@ def test_ssim_against_scikit_image(pair):
         assert float(value) == pytest.approx(full[5:-5, 5:-5].mean(), abs=2e-5)
 
 
+def test_both_against_torchmetrics(pair):
+    from torchmetrics.functional.image import peak_signal_noise_ratio as their_psnr
+    from torchmetrics.functional.image import structural_similarity_index_measure as their_ssim
+
+    a, b = (quantise(picture).double().permute(0, 3, 1, 2) for picture in pair)
+    peaks = their_psnr(a, b, data_range=1.0, reduction="none", dim=(1, 2, 3))
+    torch.testing.assert_close(psnr_db(*pair), peaks, rtol=1e-6, atol=1e-6)
+    for value, one, other in zip(ssim(*pair), a, b, strict=True):
+        _, full = their_ssim(one[None], other[None], sigma=1.5, kernel_size=11, data_range=1.0, return_full_image=True)
+        assert float(value) == pytest.approx(float(full[..., 5:-5, 5:-5].mean()), abs=2e-5)
+
+
 def test_ssim_of_a_picture_too_small_for_its_window_is_nan():
     assert ssim(torch.zeros(2, 10, 30, 3), torch.zeros(2, 10, 30, 3)).isnan().all()
 

@@ -10,7 +10,8 @@ import torch
 from scenes import ball_cameras, ball_capture
 
 import fourdgs as fd
-from fourdgs import Model, Static, compare, overview, plots
+from fourdgs import Model, Static, overview, plots
+from fourdgs.compare import held_out_views
 from fourdgs.doctor import Finding, Remedy, survey
 from fourdgs.doctor.diagnose import Diagnosis
 from fourdgs.workspace import place, root
@@ -184,7 +185,7 @@ def test_views_are_rendered_at_the_time_at_which_they_were_measured(tmp_path):
         metrics = timed
 
     Measured.model = model
-    views = compare.held_out_views({"a": Measured}, test)
+    views = held_out_views({"a": Measured}, test)
     rows = [list(timed["frame"]).index(name) for name in test.frames["frame"].iloc[[0, 1]]]
     expected = fd.render(model, test.with_times(0.7).cameras[rows]).rgb.clamp(0, 1).numpy()
     assert np.allclose(views.pictures[0][1], expected)

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCKED_EXTRAS = ("notebook", "avatar", "capture", "gpu", "dev")
+LOCKED_EXTRAS = ("notebook", "avatar", "capture", "sweep", "gpu", "dev")
 # What a CUDA build of PyTorch brings along depends on its build, which the lock leaves open.
 CUDA = re.compile(r"nvidia-|triton|cuda-")
 
@@ -88,7 +88,7 @@ def test_the_makefile_installs_under_the_lock():
     text = (ROOT / "Makefile").read_text()
     assert "--constraint requirements.lock" in text
     (editable,) = re.findall(r"--editable '\.\[(.*)\]'", text)
-    assert set(editable.split(",")) == {"notebook", "avatar", "capture", "dev"}
+    assert set(editable.split(",")) == {"notebook", "avatar", "capture", "sweep", "dev"}
     for target in ("demo", "test", "lint", "lab"):
         assert re.search(rf"^{target}: \$\(VENV\)/\.installed$", text, re.MULTILINE)
 
@@ -104,7 +104,7 @@ import sys
 def present(names): return [name for name in names.split() if name in sys.modules]
 import fourdgs
 import fourdgs.doctor
-heavy = present("matplotlib ipywidgets papermill nbconvert pyvista anny gsplat av cv2 pycolmap")
+heavy = present("matplotlib ipywidgets papermill nbconvert pyvista anny gsplat av cv2 pycolmap dask distributed viser")
 import fourdgs.report
 print(heavy, present("papermill nbconvert nbformat mistune jinja2 matplotlib"))
 """

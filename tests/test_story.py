@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -128,12 +130,22 @@ def test_a_killed_training_leaves_no_worker_behind(folder, tmp_path):
     parent = subprocess.Popen(
         [sys.executable, str(script), str(folder), str(tmp_path / "runs")], stderr=subprocess.DEVNULL
     )
-    until(lambda: len(list(tmp_path.glob("runs/*/run.json"))) == 2, 60)
-    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
-    assert len([child for child in children if alive(child)]) >= 2
-    parent.kill()
-    parent.wait()
-    until(lambda: not any(map(alive, children)), 20)
+    children: list[str] = []
+    try:
+        until(lambda: len(list(tmp_path.glob("runs/*/run.json"))) == 2, 100)
+        # A process is the child of the thread that started it.
+        tasks = Path(f"/proc/{parent.pid}/task").glob("*/children")
+        children = [child for file in tasks for child in file.read_text().split()]
+        assert len([child for child in children if alive(child)]) >= 2
+        parent.kill()
+        parent.wait()
+        until(lambda: not any(map(alive, children)), 30)
+    finally:
+        # A failed test must not train on for ever either.
+        for process in [str(parent.pid), *children]:
+            if alive(process):
+                os.kill(int(process), signal.SIGKILL)
+        parent.wait()
 
 
 def alive(process: str) -> bool:

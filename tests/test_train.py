@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,12 +13,15 @@ from safetensors.torch import save_file
 from scenes import ball_cameras, ball_capture
 
 import fourdgs as fd
-from fourdgs import InputError, OutputError, TrainConfig
+from fourdgs import InputError, OutputError, TrainConfig, provenance
+from fourdgs.files import hash_file
 from fourdgs.train import Trainer
 
 CONFIG = TrainConfig(
     motion="deform", iterations=40, gaussians=120, refine_every=10, checkpoint_every=15, evaluate_every=20
 )
+BOX = replace(CONFIG, init="box")  # a hull takes longer than the steps
+SHORT = replace(BOX, iterations=4)
 CPU = torch.device("cpu")
 
 
@@ -104,9 +110,8 @@ def test_another_recipe_does_not_overwrite_a_run(run, moving):
 
 
 def test_overwrite_replaces(moving, tmp_path):
-    short = replace(CONFIG, iterations=4)
-    fd.train(moving, short, tmp_path / "e", progress=False)
-    run = fd.train(moving, replace(short, seed=9), tmp_path / "e", overwrite=True, progress=False)
+    fd.train(moving, SHORT, tmp_path / "e", progress=False)
+    run = fd.train(moving, replace(SHORT, seed=9), tmp_path / "e", overwrite=True, progress=False)
     assert run.config.seed == 9
 
 
@@ -116,7 +121,99 @@ def test_a_run_tells_where_it_came_from(run, moving):
     assert info["capture"]["sources"] == {"orbit": 6} and info["versions"]["torch"]
     assert TrainConfig.from_dict(info["config"]) == CONFIG == run.config
     assert list(run.curve["step"]) == [20, 40] and {"psnr_train_db", "psnr_db"} <= set(run.curve)
-    assert {file.name for file in run.path.iterdir()} == {"run.json", "model.safetensors", "curve.csv"}
+    assert {file.name for file in run.path.iterdir()} == {
+        "run.json",
+        "model.safetensors",
+        "curve.csv",
+        "log.txt",
+        ".lock",
+    }
+    assert info["model_sha256"] == hash_file(run.path / "model.safetensors") and info["seeds"] == {"train": CONFIG.seed}
+    assert info["held_out"]["digest"] == moving.digest() and info["lock_sha256"] == provenance.lock_hash()
+    assert set(info["phases_s"]) == {"data", "train", "look"} and all(value > 0 for value in info["phases_s"].values())
+    assert info["started"] <= info["ended"] and [session["step"] for session in info["sessions"]] == [0]
+
+
+def test_the_recipe_of_the_capture_is_kept(moving, tmp_path):
+    for name, text, expected in (("a", '{"hash": "x", "size": 32}', {"hash": "x", "size": 32}), ("b", "no", None)):
+        made = replace(moving, root=tmp_path / name)
+        made.root.mkdir()
+        (made.root / "recipe.json").write_text(text)
+        assert fd.train(made, SHORT, tmp_path / f"run-{name}", progress=False).info["capture_recipe"] == expected
+
+
+def test_the_log_has_messages_warnings_and_what_went_wrong(moving, tmp_path, monkeypatch):
+    def breaks(self):
+        warnings.warn("a lens is dirty", stacklevel=1)
+        if self.step == 20:
+            raise RuntimeError("the lamp went out")
+        return step(self)
+
+    step = Trainer.take_step
+    monkeypatch.setattr(Trainer, "take_step", breaks)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="dirty"), pytest.raises(RuntimeError, match="lamp"):
+            warnings.simplefilter("default")  # once a place, as outside of tests
+            fd.train(moving, BOX, tmp_path / "a", progress=False)
+    failed = fd.Run(tmp_path / "a")
+    assert failed.info["state"] == "failed" and failed.info["error"] == "RuntimeError: the lamp went out"
+    assert [session["step"] for session in failed.info["sessions"]] == [0, 15]
+    # Python shows a warning once a place; every training's log has it all the same.
+    assert failed.log.count("UserWarning: a lens is dirty") == 2 and failed.log.count("Traceback") == 2
+    assert "going on at step 15" in failed.log and "step 20, seconds" in failed.log
+    with pytest.raises(InputError, match="did not end: RuntimeError: the lamp went out"):
+        fd.load_run(tmp_path / "a")
+    monkeypatch.undo()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        done = fd.train(moving, BOX, tmp_path / "a", progress=False)
+    assert done.finished and "error" not in done.info and done.info["started"] == failed.info["started"]
+
+
+def test_who_comes_second_waits_and_trains_nothing(moving, tmp_path, monkeypatch):
+    steps = []
+    step = Trainer.take_step
+    monkeypatch.setattr(Trainer, "take_step", lambda self: steps.append(1) or step(self))
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: fd.train(moving, BOX, tmp_path / "a", progress=False), range(2)))
+    assert len(steps) == BOX.iterations and all(run.finished for run in both)
+
+
+def test_results_without_a_run_are_not_taken_for_its_own(moving, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "metrics.csv").write_text("mine")
+    with pytest.raises(InputError, match=r"holds metrics.csv without a run.json"):
+        fd.train(moving, SHORT, tmp_path / "a", progress=False)
+    assert (tmp_path / "a" / "metrics.csv").read_text() == "mine"
+
+
+def test_a_half_replaced_run_leaves_nothing_to_the_next(moving, tmp_path, monkeypatch):
+    run = fd.train(moving, SHORT, tmp_path / "a", progress=False)
+    fd.evaluate(run, moving, split="train", progress=False)
+    unlink, names = Path.unlink, []
+
+    def killed(self, missing_ok=False):
+        names.append(self.name)
+        if self.name == "curve.csv":
+            raise KeyboardInterrupt
+        unlink(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fd.train(moving, replace(SHORT, seed=1), tmp_path / "a", overwrite=True, progress=False)
+    monkeypatch.undo()
+    assert (tmp_path / "a" / "metrics.csv").exists() and not fd.Run(tmp_path / "a").finished
+    other = fd.train(moving, replace(SHORT, seed=1), tmp_path / "a", progress=False)
+    assert other.finished and not len(other.metrics)
+
+
+def test_a_run_that_lost_its_model_is_trained_again(moving, tmp_path):
+    run = fd.train(moving, SHORT, tmp_path / "a", progress=False)
+    before = (run.path / "model.safetensors").read_bytes()
+    (run.path / "model.safetensors").unlink()
+    assert not fd.Run(run.path).finished
+    fd.train(moving, SHORT, tmp_path / "a", progress=False)
+    assert (run.path / "model.safetensors").read_bytes() == before
 
 
 def test_a_damaged_checkpoint_is_one_clear_message(moving, tmp_path):

@@ -61,8 +61,8 @@ def check_held_out(survey: Survey) -> list[Finding]:
     if not len(survey.test):
         validation = int((survey.frames["split"] == "val").sum())
         message = (
-            f"None of the {len(survey)} frames is held out for testing, so nothing can be said about views or times that "
-            "were not trained."
+            f"None of the {len(survey)} frames is held out for testing, so nothing can be said about views or times "
+            "that were not trained."
         )
         text = "Hold out whole cameras (every eighth, say), not frames of cameras that train."
         if validation:

@@ -10,13 +10,14 @@ of, so nothing is drawn twice in a notebook and nothing has to be closed. A note
                caption="Twenty thousand steps buy train PSNR only.")
 
 Figures of a dataset: `contact_sheet`, `cameras`, `frusta`, `coverage`; of its diagnosis: `diagnosis`, `sources`,
-`before_after`; of runs: `curves`, `comparison`, `psnr_per_frame`, `intervals`, `timeline`. Colours are those of Okabe
-and Ito, which stay apart for colour-blind readers; series also differ in marker or label. The same source has the same
-colour in every figure (`colors_for`).
+`before_after`; of runs: `curves`, `gap_curves`, `comparison`, `psnr_per_frame`, `rig_plan`, `intervals`, `timeline`.
+Colours are those of Okabe and Ito, which stay apart for colour-blind readers; series also differ in marker or label.
+The same source has the same colour in every figure (`colors_for`).
 """
 
 from __future__ import annotations
 
+from .compare import gap_curves, rig_plan
 from .dataset import coverage, frusta
 from .doctor import before_after, cameras, diagnosis, frustum_corners, sources
 from .pictures import comparison, contact_sheet
@@ -36,8 +37,10 @@ __all__ = [
     "figures_into",
     "frusta",
     "frustum_corners",
+    "gap_curves",
     "intervals",
     "psnr_per_frame",
+    "rig_plan",
     "show",
     "sources",
     "style",

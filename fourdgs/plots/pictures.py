@@ -117,7 +117,7 @@ def comparison(
             axes[r, 0].set_ylabel(names[r], fontsize=8.5, color="#222222", labelpad=3)
         if heat is not None:
             bar = fig.colorbar(heat, ax=axes[1:, views:], fraction=0.03, pad=0.02, aspect=30, extend="max")
-            bar.set_label("absolute error, mean over the channels", fontsize=8.5)
+            bar.set_label("absolute error", fontsize=8.5)
             bar.ax.tick_params(labelsize=8)
             bar.outline.set_visible(False)
     return fig

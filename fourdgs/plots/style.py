@@ -112,19 +112,34 @@ def show(fig: Figure, name: str, alt: str, caption: str = "") -> None:
         InputError: a name that is no file name, or no alt text.
         OutputError: the folder cannot be written.
     """
+    check_name(name, alt)
+    png = _png(fig)
+    folder = figure_folder()
+    if folder:
+        with files.write_aside(folder / f"{name}.png") as aside:
+            aside.write_bytes(smaller_png(png, dither=_is_sheet(fig)))
+        files.write_text(folder / f"{name}.svg", _svg(fig))
+    _display(png, name, " ".join(alt.split()), caption.strip())
+
+
+def check_name(name: str, alt: str) -> None:
+    """Whether a figure may have this name and this text.
+
+    Raises:
+        InputError: a name that is no file name, or no alt text.
+    """
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise InputError(
             f"{name!r} is no figure name", field="name", remedy="lower-case letters, digits and single hyphens"
         )
     if not alt.strip():
         raise InputError("a figure needs a text for readers who cannot see it", field="alt")
-    png = _png(fig)
+
+
+def figure_folder() -> Path | None:
+    """Where figures are to be written: the folder of `figures_into`, else ``FOURDGS_FIGURES``; None for nowhere."""
     folder = _FOLDER.get() or os.environ.get("FOURDGS_FIGURES")
-    if folder:
-        with files.write_aside(Path(folder) / f"{name}.png") as aside:
-            aside.write_bytes(smaller_png(png, dither=_is_sheet(fig)))
-        files.write_text(Path(folder) / f"{name}.svg", _svg(fig))
-    _display(png, name, " ".join(alt.split()), caption.strip())
+    return Path(folder) if folder else None
 
 
 def _is_sheet(fig: Figure) -> bool:
@@ -174,6 +189,13 @@ def _svg(fig: Figure) -> str:
         return f"data:image/{kind};base64," + base64.b64encode(small).decode()
 
     text = re.sub(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)", smaller, buffer.getvalue())
+    # Matplotlib names clips and markers by a hash of their place to the last bit; a number each will do.
+    names: dict[str, str] = {}
+    text = re.sub(
+        r'(?<=["#])[A-Za-z]\w*?[0-9a-f]{10}(?=["\)])',
+        lambda found: names.setdefault(found.group(), f"n{len(names)}"),
+        text,
+    )
     # A hundredth of a point is finer than any screen; six decimals are a third of a chart's file.
     return re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path.group()), text)
 
