@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from fourdgs import files, report
 from fourdgs.errors import InputError, OutputError
-from fourdgs.report import blocks, build, execute, pages
+from fourdgs.report import blocks, build, execute, markdown, pages
 from fourdgs.report.parameters import check_parameters
 
 v4 = nbformat.v4
@@ -168,12 +168,15 @@ def test_text_is_escaped_everywhere(tmp_path):
         blocks.Code("a < b", "<log>"), blocks.Table([["<h>"]], [["a|b <c>"]], "<cap>", [False]),
         blocks.Settings([("<p>", "<v>", "<help>", True)]),
     ]  # fmt: skip
-    facts = {"title": "<t> \"q\"", "date": "2026-01-01", "summary": "<s>", "made": "<m>", "metrics": False}
+    facts = {
+        "title": "<t> \"q\"", "date": "2026-01-01", "summary": "<s>", "made": "<m>", "metrics": False, "lang": "en",
+        "tags": ["<tag>"], "flavor": "plain",
+    }  # fmt: skip
     page = pages.html_page(shown, tmp_path, facts)
     assert "<script" not in page and 'href="javascript' not in page
-    for raw in ("<b>&", "<log>", "<h>", "<c>", "<cap>", "<p>\"", "<v>", "<help>", "<t>", "<m>"):
+    for raw in ("<b>&", "<log>", "<h>", "<c>", "<cap>", '<p>"', "<v>", "<help>", "<t>", "<m>"):
         assert raw not in page
-    text = pages.markdown_page(shown, facts)
+    text = markdown.markdown_page(shown, facts)
     assert "a\\|b" in text and text.startswith('---\ntitle: "<t> \\"q\\""\n')
 
 
@@ -257,7 +260,10 @@ def test_the_notebooks_run_in_this_python_with_the_parameters(finished):
 
 def test_the_markdown_has_its_figures_beside_it(finished):
     text = (finished / "index.md").read_text()
-    assert text.startswith('---\ntitle: "Was it?"\ndate: "2026-01-02"\ndescription: "In short."\n---\n')
+    assert text.startswith(
+        '---\ntitle: "Was it?"\ndate: "2026-01-02"\ndescription: "In short."\n'
+        'tags: ["4DGS", "Gaussian splatting"]\nlang: "en"\n---\n'
+    )
     links = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
     assert links == ["figures/01-dataset-picture.png", "figures/cost.png", "figures/02-verdict-1.png"]
     assert all((finished / link).is_file() for link in links)

@@ -18,6 +18,11 @@ from .parameters import parameters_of
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
 _IMAGE = re.compile(r"!\[([^\]]*)\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
+_UNSTEADY = (
+    (re.compile(r"\s*\[\d+:\d\d(:\d\d)?(<|, +[\d.?]+ ?\w*/)[^\]\n]*\]"), ""),  # of tqdm: [00:01<00:02, 3.4it/s]
+    (re.compile(r"\S*[/\\]ipykernel_\d+[/\\]\d+\.py"), "<cell>"),
+    (re.compile(r"(?<= at )0x[0-9a-fA-F]+"), "0x..."),
+)
 
 
 @dataclass
@@ -79,7 +84,30 @@ class Picture:
         return width, round(width * image.height / image.width)
 
 
-Block = Prose | Code | Text | Settings | Table | Picture
+@dataclass
+class Media:
+    """What `show_wipe`, `show_video` or `show_scene` showed.
+
+    Its files lie in ``figures/``, but a scene's page beside ``index.html``: Hugo, for one, builds no site with a page
+    among its pictures. ``kind`` is "wipe" (files: left, right), "video" or "scene" (files: the MP4 or the page, then
+    the poster); ``size`` is (width, height) in CSS pixels; ``labels`` those of a wipe.
+    """
+
+    kind: str
+    name: str
+    alt: str
+    caption: str
+    files: list[str]
+    size: tuple[int, int]
+    labels: list[str] = field(default_factory=list)
+
+    @property
+    def paths(self) -> list[str]:
+        """Where the files lie in the report."""
+        return [file if file.endswith(".html") else f"figures/{file}" for file in self.files]
+
+
+Block = Prose | Code | Text | Settings | Table | Picture | Media
 
 
 def blocks_of(notebook: Any, path: Path, given: dict[str, Any]) -> list[Block]:
@@ -100,7 +128,7 @@ def blocks_of(notebook: Any, path: Path, given: dict[str, Any]) -> list[Block]:
         elif cell.cell_type == "code":
             log = "".join(out.text for out in cell.outputs if out.output_type == "stream" and out.name == "stderr")
             if "hide-input" not in tags and cell.source.strip():
-                _add_code(found, Code(cell.source.rstrip(), last_state(_ANSI.sub("", log)).strip()))
+                _add_code(found, Code(cell.source.rstrip(), steady(last_state(_ANSI.sub("", log)).strip())))
             for block in _outputs(cell.outputs):
                 if isinstance(block, Picture) and not block.name:
                     figures += 1
@@ -108,6 +136,16 @@ def blocks_of(notebook: Any, path: Path, given: dict[str, Any]) -> list[Block]:
                     block.alt = block.alt or f"Figure {figures} of {path.stem}"
                 found.append(block)
     return found
+
+
+def steady(text: str) -> str:
+    """The same text without what differs from one run to the next: rates of progress bars, numbers of processes,
+    addresses of objects. A report built twice from the same runs is to be the same report. Nor is a reader to learn
+    where somebody's home is."""
+    text = text.replace(f"{Path.home()}/", "~/") if Path.home() != Path("/") else text
+    for pattern, replacement in _UNSTEADY:
+        text = pattern.sub(replacement, text)
+    return text
 
 
 def _add_code(found: list[Block], code: Code) -> None:
@@ -124,22 +162,26 @@ def _outputs(outputs: list[Any]) -> Iterator[Block]:
     for output in outputs:
         if output.output_type == "stream":
             if output.name == "stdout" and output.text.strip():
-                yield Text(_ANSI.sub("", output.text).strip("\n"))
+                yield Text(steady(_ANSI.sub("", output.text).strip("\n")))
             continue
         data, metadata = output.get("data", {}), output.get("metadata", {})
         mark = metadata.get("fourdgs", {})
         if "caption_of" in mark:
+            continue
+        if "kind" in mark:
+            keys = ("kind", "name", "alt", "caption", "files", "size", "labels")
+            yield Media(**{key: mark[key] for key in keys})
             continue
         if "image/png" in data or "image/jpeg" in data:
             png = base64.b64decode(data.get("image/png") or data["image/jpeg"])
             alt = mark.get("alt") or metadata.get("image/png", {}).get("alt", "")
             yield Picture(mark.get("name", ""), alt, mark.get("caption", ""), png)
         elif "text/markdown" in data:
-            yield Prose(demoted(data["text/markdown"]))
+            yield Prose(demoted(steady(data["text/markdown"])))
         elif "<table" in data.get("text/html", ""):
             yield parse_table(data["text/html"])
         elif not re.fullmatch(r"<.*>|\[?<.*>\]?|None|", data.get("text/plain", "").strip(), re.DOTALL):
-            yield Text(data["text/plain"])
+            yield Text(steady(data["text/plain"]))
 
 
 # --- Markdown --------------------------------------------------------------------------------------------------------
@@ -147,7 +189,7 @@ def _outputs(outputs: list[Any]) -> Iterator[Block]:
 
 def demoted(text: str) -> str:
     """The same Markdown with every ``#`` heading one level down, since the page has its own title."""
-    return _outside_code(text, lambda line: re.sub(r"^(#{1,5})(?=\s)", r"#\1", line))
+    return outside_code(text, lambda line: re.sub(r"^(#{1,5})(?=\s)", r"#\1", line))
 
 
 def with_local_images(text: str, folder: Path, adopt: Any) -> str:
@@ -167,10 +209,11 @@ def with_local_images(text: str, folder: Path, adopt: Any) -> str:
             raise InputError(f"the picture {target} is not there", file=folder)
         return f"![{alt}]({adopt(folder / target)})"
 
-    return _outside_code(text, lambda line: _IMAGE.sub(one, line))
+    return outside_code(text, lambda line: _IMAGE.sub(one, line))
 
 
-def _outside_code(text: str, change: Any) -> str:
+def outside_code(text: str, change: Any) -> str:
+    """The same Markdown with ``change(line)`` in place of every line outside fenced code."""
     lines, fence = [], ""
     for line in text.split("\n"):
         mark = _FENCE.match(line)
@@ -264,7 +307,5 @@ def parse_table(html: str) -> Table:
     counted = [str(row) for row in range(len(body))]
     if body and head and not any(cells[0] for cells in head) and [cells[0] for cells in body] == counted:
         head, body = ([cells[1:] for cells in part] for part in (head, body))
-    numeric = [
-        all(_NUMBER.fullmatch(cell) for cell in column) and any(column) for column in zip(*body, strict=True)
-    ]
+    numeric = [all(_NUMBER.fullmatch(cell) for cell in column) and any(column) for column in zip(*body, strict=True)]
     return Table(head, body, parser.caption, numeric)

@@ -9,20 +9,23 @@ import os
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import files, provenance
 from ..errors import InputError
-from .blocks import Block, Picture, Prose, blocks_of, with_local_images
+from .blocks import Block, Media, Picture, Prose, blocks_of, with_local_images
 from .execute import run_notebook
-from .pages import html_page, markdown_page
+from .markdown import check_flavor, markdown_page
+from .pages import html_page
 from .parameters import check_parameters, parameters_of, read_notebook
+from .words import words_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_SMALL_SVG = 40_000  # bytes
 
 Source = str | Path | tuple[str | Path, Mapping[str, Any]]
 
@@ -34,6 +37,9 @@ def build_report(
     title: str,
     summary: str = "",
     date: str | None = None,
+    lang: str = "en",
+    tags: Sequence[str] = ("4DGS", "Gaussian splatting"),
+    flavor: str = "plain",
     info: Mapping[str, Any] | None = None,
     metrics: pd.DataFrame | None = None,
     cwd: str | Path | None = None,
@@ -41,9 +47,11 @@ def build_report(
 ) -> Path:
     """Run notebooks in order and write them up as one folder, which appears whole or not at all.
 
-    The folder holds ``index.html`` (figures inside; no network), ``index.md``, ``figures/<name>.png`` and ``.svg``,
-    ``metrics.csv`` (what `record_metrics` was given; left out where nothing was) and ``run.json`` (hashes of the
-    notebooks, their parameters, ``info``, versions, hardware, times). An earlier report at ``out`` is replaced.
+    The folder holds ``index.html`` (figures inside; no network), ``index.md``, ``figures/`` with every figure (PNG, and
+    SVG where that is small), video and scene, ``metrics.csv`` (what `record_metrics` was given; left out where
+    nothing was) and ``run.json`` (hashes of the notebooks, their parameters, ``info``, versions, hardware). An earlier
+    report at ``out`` is replaced; a process that is killed leaves it. Built again from the same runs, by the same code
+    on the same machine, the report is the same to the byte but for its date.
 
     Args:
         notebooks: paths, or ``(path, parameters)``.
@@ -51,6 +59,9 @@ def build_report(
         title: the page's title; the notebooks' own titles become its sections.
         summary: a sentence or two under the title, Markdown.
         date: ``YYYY-MM-DD``; by default today's.
+        lang: of the headings and fixed words, "en" or "ru"; what notebooks compute and say stays English.
+        tags: for the front matter of ``index.md``.
+        flavor: what ``index.md`` is for: "plain" (GitHub and most others), "hugo", "jekyll" or "quarto".
         info: JSON values to keep in ``run.json``, for instance ``{"capture": capture.digest()}``.
         metrics: rows for ``metrics.csv`` from outside the notebooks.
         cwd: where the notebooks run; by default where the caller does.
@@ -60,8 +71,8 @@ def build_report(
         The path of the report's ``index.html``.
 
     Raises:
-        InputError: a notebook, a parameter or ``info`` that cannot be used, found before anything is run; two figures
-            of one name; an ``out`` that is no report.
+        InputError: a notebook, a parameter, ``info``, ``lang`` or ``flavor`` that cannot be used, found before anything
+            is run; two figures of one name; an ``out`` that is no report.
         NotebookFailed: a notebook did not run to its end; it is left as ``<its name>.failed.ipynb`` beside ``out``.
         OutputError: ``out`` cannot be written.
     """
@@ -69,9 +80,11 @@ def build_report(
     sources = [item if isinstance(item, tuple) else (item, {}) for item in notebooks]
     checked = [_checked(Path(path), given) for path, given in sources]
     info = _checked_info(info)
+    words_of(lang)
+    check_flavor(flavor)
     if out.is_dir() and any(out.iterdir()) and not (out / "run.json").is_file():
         raise InputError("holds something that is not a report", file=out, remedy="choose a new folder")
-    started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
+    date = date or datetime.datetime.now(datetime.UTC).date().isoformat()
     blocks: list[Block] = []
     runs: list[dict[str, Any]] = []
     with files.folder_aside(out) as folder, tempfile.TemporaryDirectory(prefix="fourdgs-report-") as scratch:
@@ -80,7 +93,6 @@ def build_report(
         if metrics is not None:
             _write_table(metrics, tables)
         for number, (path, given) in enumerate(checked, 1):
-            begin = time.monotonic()
             work = Path(scratch, f"{number:02d}")
             executed = run_notebook(
                 path, work / path.name, given, figures=work / "figures", tables=tables, cwd=cwd, progress=progress,
@@ -88,12 +100,12 @@ def build_report(
             )  # fmt: skip
             found = blocks_of(read_notebook(executed), path, given)
             blocks += _adopt(found, path, work / "figures", folder)
-            runs.append(_entry(path, given, time.monotonic() - begin))
-        record = _record(title, started, time.monotonic() - clock, runs, info)
+            runs.append(_entry(path, given))
+        record = _record(title, date, runs, info)
         has_metrics = _join_tables(tables, folder / "metrics.csv")
         facts = {
-            "title": title, "date": date or started.date().isoformat(), "summary": summary.strip(),
-            "made": _made(record), "metrics": has_metrics,
+            "title": title, "date": date, "summary": summary.strip(), "lang": lang, "tags": [str(tag) for tag in tags],
+            "flavor": flavor, "made": _made(record, lang), "metrics": has_metrics,
         }  # fmt: skip
         files.write_json(folder / "run.json", record)
         files.write_text(folder / "index.md", markdown_page(blocks, facts))
@@ -152,13 +164,28 @@ def _adopt(blocks: list[Block], path: Path, shown: Path, folder: Path) -> list[B
                 raise InputError("two figures of the report have this name", file=path, field=block.name)
             made = [shown / f"{block.name}{ending}" for ending in (".png", ".svg")]
             if made[0].is_file():
-                for file in made:
+                for file in made[: 2 if _is_worth(made[1], made[0]) else 1]:
                     shutil.move(file, figures / file.name)
             else:  # shown by other means than plots.show
                 block.png = _as_png(block.png)
                 (figures / f"{block.name}.png").write_bytes(block.png)
             block.files = [file.name for file in made if (figures / file.name).is_file()]
+        elif isinstance(block, Media):
+            for name, place in zip(block.files, block.paths, strict=True):
+                if (folder / place).exists() or place == "index.html":
+                    raise InputError("two figures of the report have this name", file=path, field=name)
+                shutil.move(shown / name, folder / place)
     return blocks
+
+
+def _is_worth(svg: Path, png: Path) -> bool:
+    """Whether an SVG is a drawing rather than a frame around pictures, and small, or no larger than the figure's PNG.
+
+    A drawing of thousands of marks is slow to show, and a report is to stay small enough to be committed.
+    """
+    text = svg.read_text(encoding="utf-8")
+    pictures = sum(len(found) for found in re.findall(r'="data:image/[^"]*', text))
+    return 2 * pictures < len(text) <= max(_SMALL_SVG, png.stat().st_size)
 
 
 def _as_png(data: bytes) -> bytes:
@@ -190,24 +217,22 @@ def _join_tables(folder: Path, path: Path) -> bool:
 # --- what is known of the run ----------------------------------------------------------------------------------------
 
 
-def _entry(path: Path, given: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+def _entry(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     values = {parameter.name: parameter.default for parameter in parameters_of(read_notebook(path), path)}
     inside = path.resolve().is_relative_to(Path.cwd())
     return {
         "file": path.resolve().relative_to(Path.cwd()).as_posix() if inside else path.name,
         "sha256": files.hash_file(path),
         "parameters": values | dict(given),
-        "seconds": round(seconds, 1),
     }
 
 
-def _record(title: str, started: datetime.datetime, seconds: float, runs: list[dict], info: dict) -> dict[str, Any]:
+def _record(title: str, date: str, runs: list[dict], info: dict) -> dict[str, Any]:
+    """What ``run.json`` says: all that decided the report, and no clock but its date, so that it can be built again."""
     inputs = [{key: run[key] for key in ("sha256", "parameters")} for run in runs]
     return {
         "title": title,
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 1),
+        "date": date,
         "inputs_sha256": files.hash_json({"notebooks": inputs, "info": info}),
         "notebooks": runs,
         "info": info,
@@ -217,14 +242,17 @@ def _record(title: str, started: datetime.datetime, seconds: float, runs: list[d
     }
 
 
-def _made(record: Mapping[str, Any]) -> str:
-    machine, code, versions = record["hardware"], record["code"], record["versions"]
-    gpus = ", ".join(machine["gpus"]) or "no GPU"
-    commit = f", commit {code['commit'][:10]}{' (modified)' if code['modified'] else ''}" if code else ""
-    minutes, seconds = divmod(round(record["seconds"]), 60)
-    return (
-        f"Made by fourdgs {versions.get('fourdgs-lab', '')}{commit}, in {minutes} min {seconds} s on "
-        f"{machine['cores']} cores of {machine['processor'] or 'an unnamed processor'}, {gpus}; "
-        f"Python {versions['python']}, PyTorch {versions.get('torch', 'absent')}; "
-        f"inputs sha256 {record['inputs_sha256'][:12]}."
+def _made(record: Mapping[str, Any], lang: str) -> str:
+    """The last line of the page."""
+    machine, code, versions, words = record["hardware"], record["code"], record["versions"], words_of(lang)
+    commit = words["commit"].format(commit=code["commit"][:10]) if code else ""
+    return words["made"].format(
+        version=versions.get("fourdgs-lab", ""),
+        commit=commit + (words["modified"] if code and code["modified"] else ""),
+        cores=machine["cores"],
+        processor=machine["processor"] or words["processor"],
+        gpus=", ".join(machine["gpus"]) or words["no_gpu"],
+        python=versions["python"],
+        torch=versions.get("torch", words["absent"]),
+        inputs=record["inputs_sha256"][:12],
     )

@@ -1,4 +1,4 @@
-"""Blocks to one HTML page that needs no network, and to Markdown with its figures beside it."""
+"""Blocks to one HTML page that needs no network."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import html
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from .blocks import Block, Code, Picture, Prose, Settings, Table, Text
+from .blocks import Block, Code, Media, Picture, Prose, Settings, Table, Text
+from .words import HEADINGS, heading, words_of
 
+EMBEDDED_MB = 1.5  # a video larger than this lies beside the page only
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -23,10 +25,10 @@ def embedded(png: bytes) -> str:
     image = Image.open(io.BytesIO(png))
     image = image.convert("RGBA" if "A" in image.mode or "transparency" in image.info else "RGB")
     exact, close = io.BytesIO(), io.BytesIO()
-    image.save(exact, "WEBP", lossless=True, method=4)
+    image.save(exact, "WEBP", lossless=True, method=6)
     best = exact.getvalue()
     if len(best) > 60_000:
-        image.save(close, "WEBP", quality=85, method=5)
+        image.save(close, "WEBP", quality=80, method=6)
         best = min(best, close.getvalue(), key=len)
     return "data:image/webp;base64," + base64.b64encode(best).decode()
 
@@ -40,19 +42,26 @@ def html_page(blocks: list[Block], folder: Path, facts: dict[str, Any]) -> str:
     Args:
         blocks: of all notebooks, in order.
         folder: the report's folder, where pictures named in Markdown are found.
-        facts: ``title``, ``date``, ``summary`` and ``made`` (a line about how it was made).
+        facts: ``title``, ``date``, ``summary``, ``lang``, ``metrics`` (whether there is a metrics.csv) and ``made`` (a
+            line about how it was made).
     """
     import jinja2
     from pygments.formatters import HtmlFormatter
 
-    markdown, contents = _markdown(folder)
+    lang, words = facts["lang"], words_of(facts["lang"])
+    markdown, contents = _markdown(folder, lang)
     parts, number = [], 0
     for block in blocks:
-        if isinstance(block, Picture):
+        if isinstance(block, Picture | Media):
             number += 1
-            parts.append(_html_figure(block, number, markdown))
+            label = f"<b{_lang(lang)}>{words['figure']} {number}.</b>"
+            parts.append(
+                (_html_figure if isinstance(block, Picture) else _html_media)(block, label, folder, markdown, lang)
+            )
         else:
-            parts.append(_html_block(block, markdown))
+            parts.append(_html_block(block, markdown, lang))
+    wipes = any(isinstance(block, Media) and block.kind == "wipe" for block in blocks)
+    wipe_style, script = wipe_parts() if wipes else ("", "")
     pygments = {
         "pygments_light": HtmlFormatter(style="default").get_style_defs(".highlight"),
         "pygments_dark": HtmlFormatter(style="github-dark").get_style_defs(".highlight"),
@@ -60,14 +69,25 @@ def html_page(blocks: list[Block], folder: Path, facts: dict[str, Any]) -> str:
     template = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
     ).get_template("index.html.j2")
-    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8") + wipe_style
     summary = markdown(facts["summary"]) if facts["summary"] else ""
     return template.render(
-        **facts | {"summary": summary}, body="\n".join(parts), contents=contents, style=style, **pygments
+        **facts | {"summary": summary},
+        body="\n".join(parts),
+        contents=contents,
+        style=style,
+        script=script,
+        words=words,
+        **pygments,
     )
 
 
-def _markdown(folder: Path) -> tuple[Callable[[str], str], list[tuple[str, str]]]:
+def _lang(lang: str) -> str:
+    """The attribute of the report's own words, which stand between a notebook's English."""
+    return "" if lang == "en" else f' lang="{lang}"'
+
+
+def _markdown(folder: Path, lang: str) -> tuple[Callable[[str], str], list[tuple[str, str]]]:
     """A Markdown renderer, and the list of (anchor, text) that it fills with the headings of the second level."""
     import mistune
 
@@ -80,9 +100,13 @@ def _markdown(folder: Path) -> tuple[Callable[[str], str], list[tuple[str, str]]
             base = re.sub(r"[^\w]+", "-", plain.lower()).strip("-") or "section"
             anchor = next(name for name in _numbered(base) if name not in anchors)
             anchors.add(anchor)
+            mark = ""
+            if plain.strip() in HEADINGS.get(lang, {}):
+                plain, mark = heading(plain, lang), _lang(lang)
+                text = html.escape(plain)
             if level == 2:
                 contents.append((anchor, plain))
-            return f'<h{level} id="{html.escape(anchor)}">{text}</h{level}>\n'
+            return f'<h{level} id="{html.escape(anchor)}"{mark}>{text}</h{level}>\n'
 
         def image(self, text: str, url: str, title: str | None = None) -> str:
             uri = embedded((folder / url).read_bytes())
@@ -95,7 +119,8 @@ def _markdown(folder: Path) -> tuple[Callable[[str], str], list[tuple[str, str]]
 
     def markdown(text: str) -> str:
         page = str(render(text))
-        return re.sub(r"<table>.*?</table>", lambda found: _scrolled(found.group()), page, flags=re.DOTALL)
+        table = words_of(lang)["table"]
+        return re.sub(r"<table>.*?</table>", lambda found: _scrolled(found.group(), table), page, flags=re.DOTALL)
 
     return markdown, contents
 
@@ -106,8 +131,8 @@ def _numbered(base: str) -> Iterator[str]:
         yield f"{base}-{number}"
 
 
-def _scrolled(table: str) -> str:
-    return f'<div class="scroll" role="region" aria-label="table" tabindex="0">{table}</div>'
+def _scrolled(table: str, label: str) -> str:
+    return f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">{table}</div>'
 
 
 def _highlighted(code: str, language: str) -> str:
@@ -123,37 +148,103 @@ def _highlighted(code: str, language: str) -> str:
     return highlight(code, lexer, HtmlFormatter())
 
 
-def _html_figure(block: Picture, number: int, markdown: Callable[[str], str]) -> str:
-    width, height = block.size()
+def _caption(block: Picture | Media, label: str, markdown: Callable[[str], str]) -> str:
     caption = re.sub(r"^<p>|</p>$", "", markdown(block.caption).strip()) if block.caption else ""
-    links = " ".join(f'<a href="figures/{file}">{Path(file).suffix[1:].upper()}</a>' for file in block.files)
+    paths = block.paths if isinstance(block, Media) else [f"figures/{file}" for file in block.files]
+    links = " ".join(f'<a href="{path}">{Path(path).suffix[1:].upper()}</a>' for path in paths)
+    return f'<figcaption>{label} {caption} <span class="files">{links}</span></figcaption>'
+
+
+def _html_figure(block: Picture, label: str, folder: Path, markdown: Callable[[str], str], lang: str) -> str:
+    width, height = block.size()
     marks = " ".join(mark for mark, least in (("wide", 760), ("scrolls", 370)) if width > least)
     style = f'width="{width}" height="{height}" style="--width: {width}px"'
     return (
         f'<figure id="figure-{block.name}" class="{marks}"><div class="scroll" tabindex="0">'
         f'<img src="{embedded(block.png)}" alt="{html.escape(block.alt)}" {style}></div>'
-        f'<figcaption><b>Figure {number}.</b> {caption} <span class="files">{links}</span></figcaption></figure>'
+        f"{_caption(block, label, markdown)}</figure>"
     )
 
 
-def _html_block(block: Block, markdown: Callable[[str], str]) -> str:
+def _html_media(block: Media, label: str, folder: Path, markdown: Callable[[str], str], lang: str) -> str:
+    data = [(folder / path).read_bytes() for path in block.paths]
+    file = block.paths[0]
+    words, (width, height), alt = words_of(lang), block.size, html.escape(block.alt)
+    if block.kind == "wipe":
+        shown = wipe_html(data, block.alt, block.labels, block.size, lang)
+    elif block.kind == "video":
+        # Safari plays no data URI: it takes the second source, the file beside the page.
+        uri = "data:video/mp4;base64," + base64.b64encode(data[0]).decode()
+        sources = [uri, file] if len(data[0]) <= EMBEDDED_MB * 1e6 else [file]
+        shown = (
+            f'<video controls loop muted playsinline preload="metadata" width="{width}" height="{height}" '
+            f'poster="{embedded(data[1])}" aria-label="{alt}">'
+            + "".join(f'<source src="{source}" type="video/mp4">' for source in sources)
+            + f'<a href="{file}"{_lang(lang)}>{words["video"]}</a></video>'
+        )
+    else:
+        size = f"{len(data[0]) / 1e6:.1f}"
+        # Closed at first: nothing is loaded, no GPU runs and no finger is caught before the reader wants it, nor after.
+        # (An iframe's own "lazy" does not wait for what it lies in to be opened.)
+        toggled = "const f = this.querySelector('iframe'); f.src = this.open ? f.dataset.src : 'about:blank'"
+        shown = (
+            f'<img src="{embedded(data[1])}" alt="{alt}" width="{width}" height="{height}">'
+            f'<details ontoggle="{toggled}"{_lang(lang)}><summary>{words["scene"].format(size=size)}</summary>'
+            f'<iframe data-src="{file}" title="{alt}" allowfullscreen></iframe>'
+            f'<a href="{file}">{words["scene_alone"]}</a></details>'
+        )
+    caption = _caption(block, label, markdown)
+    return f'<figure id="figure-{block.name}" class="{block.kind}-figure">{shown}{caption}</figure>'
+
+
+def wipe_parts() -> tuple[str, str]:
+    """The style and the script that `wipe_html` needs, once a page."""
+    return tuple((_TEMPLATES / f"wipe.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+
+
+def wipe_html(pictures: Sequence[bytes], alt: str, labels: Sequence[str], size: Sequence[int], lang: str = "en") -> str:
+    """Two pictures (PNG) under a divider; ``size`` is that of one, CSS pixels."""
+    width, height = size
+    sides = "".join(
+        f'<div class="side"><img src="{embedded(png)}" alt="{html.escape(f"{label}: {alt}")}" width="{width}" '
+        f'height="{height}" draggable="false"><span>{html.escape(label)}</span></div>'
+        for png, label in zip(pictures, labels, strict=True)
+    )
+    label = html.escape(words_of(lang)["wipe"].format(left=labels[0], right=labels[1]))
+    slider = f'<input type="range" min="0" max="100" value="50" aria-label="{label}"{_lang(lang)} hidden>'
+    return f'<div class="wipe" style="--width: {width}px"><div class="stage">{sides}</div>{slider}</div>'
+
+
+def _html_block(block: Block, markdown: Callable[[str], str], lang: str) -> str:
+    words = words_of(lang)
     if isinstance(block, Prose):
         return markdown(block.text)
     if isinstance(block, Text):
         return f'<pre class="output" tabindex="0">{html.escape(block.text)}</pre>'
     if isinstance(block, Code):
         log = f'<pre class="output" tabindex="0">{html.escape(block.log)}</pre>' if block.log else ""
-        return f"<details><summary>code</summary>{_highlighted(block.source, 'python')}{log}</details>"
+        return _folded(words["code"], f"{_highlighted(block.source, 'python')}{log}", lang)
     if isinstance(block, Settings):
-        rows = [[name, _value(value) + (" *" if changed else ""), text] for name, value, text, changed in block.rows]
-        changed = any(row[3] for row in block.rows)
-        note = "* differs from the notebook's default" if changed else ""
-        table = _html_table(Table([["parameter", "value", ""]], rows, note, [False] * 3))
-        return f"<details><summary>parameters</summary>{table}</details>"
-    return _html_table(block)
+        table = settings_table(block, words, lambda value, changed: value + (" *" if changed else ""))
+        return _folded(words["parameters"], _html_table(table, words), lang)
+    return _html_table(block, words)
 
 
-def _html_table(table: Table) -> str:
+def _folded(title: str, content: str, lang: str) -> str:
+    return f"<details><summary{_lang(lang)}>{title}</summary>{content}</details>"
+
+
+def settings_table(block: Settings, words: Mapping[str, str], written: Callable[[str, bool], str]) -> Table:
+    """Parameters as a table; ``written(value, changed)`` is a value's text, from its JSON."""
+    rows = [
+        [name, written(json.dumps(value, ensure_ascii=False), changed), text]
+        for name, value, text, changed in block.rows
+    ]
+    note = words["changed"] if any(row[3] for row in block.rows) else ""
+    return Table([[words["parameter"], words["value"], ""]], rows, note, [False] * 3)
+
+
+def _html_table(table: Table, words: Mapping[str, str]) -> str:
     def row(cells: list[str], tag: str) -> str:
         marks = [' class="number"' if number else "" for number in table.numeric] or [""] * len(cells)
         return "<tr>" + "".join(
@@ -163,59 +254,4 @@ def _html_table(table: Table) -> str:
     caption = f"<caption>{html.escape(table.caption)}</caption>" if table.caption else ""
     head = "".join(row(cells, "th") for cells in table.head)
     body = "".join(row(cells, "td") for cells in table.body)
-    return _scrolled(f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>")
-
-
-def _value(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-# --- Markdown --------------------------------------------------------------------------------------------------------
-
-
-def markdown_page(blocks: list[Block], facts: dict[str, Any]) -> str:
-    """The report as Markdown with front matter; figures are linked in ``figures/``."""
-    front = {"title": facts["title"], "date": facts["date"], "description": re.sub(r"[*`]", "", facts["summary"])}
-    lines = ["---", *(f"{key}: {_value(value)}" for key, value in front.items() if value), "---"]
-    parts, number = ["\n".join(lines)], 0
-    if facts["summary"]:
-        parts.append(facts["summary"])
-    for block in blocks:
-        if isinstance(block, Picture):
-            number += 1
-            alt = re.sub(r"([\[\]])", r"\\\1", block.alt)
-            parts.append(f"![{alt}](figures/{block.name}.png)")
-            parts.append(f"**Figure {number}.** {block.caption}".rstrip())
-        elif isinstance(block, Prose):
-            parts.append(block.text.strip())
-        elif isinstance(block, Text):
-            parts.append(_fenced(block.text))
-        elif isinstance(block, Code):
-            log = "\n\n" + _fenced(block.log) if block.log else ""
-            code = _fenced(block.source, "python")
-            parts.append(f"<details><summary>code</summary>\n\n{code}{log}\n\n</details>")
-        elif isinstance(block, Settings):
-            rows = [[name, f"`{_value(value)}`", text] for name, value, text, _ in block.rows]
-            table = _markdown_table(Table([["parameter", "value", ""]], rows, "", [False] * 3))
-            parts.append(f"<details><summary>parameters</summary>\n\n{table}\n\n</details>")
-        else:
-            parts.append(_markdown_table(block))
-    parts.append(f"---\n\n{facts['made']}")
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _fenced(text: str, language: str = "text") -> str:
-    fence = "`" * max([3, *(len(run) + 1 for run in re.findall(r"`{3,}", text))])
-    return f"{fence}{language}\n{text}\n{fence}"
-
-
-def _markdown_table(table: Table) -> str:
-    def row(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    # Markdown has one heading row: of several, the words of each column are joined.
-    head = [" ".join(word for word in column if word) for column in zip(*table.head, strict=True)]
-    head = head or [""] * len(table.numeric)
-    rule = "|" + "|".join("---:" if number else "---" for number in table.numeric) + "|"
-    lines = [row(head), rule, *(row(cells) for cells in table.body)]
-    return "\n".join(lines) + (f"\n\n*{table.caption}*" if table.caption else "")
+    return _scrolled(f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>", words["table"])
