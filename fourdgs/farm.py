@@ -174,6 +174,8 @@ class _Watch:
             if running:  # we were interrupted: each worker notices and stops, its checkpoint stays
                 with contextlib.suppress(Exception):
                     self.client.cancel(list(running.values()), force=True)
+            with contextlib.suppress(Exception):  # the client may be closed by now
+                self.client.unsubscribe_topic(self.topic)
             self.bar.close()
         return [self.outcomes[index] for index in range(len(self.jobs))]
 
@@ -202,7 +204,8 @@ class _Watch:
             text = _one_line(error)
             if type(error).__name__ == "KilledWorker":
                 text = f"its worker died {attempts} times (memory? a crash?), the last time at step {self.steps[index]}"
-            write_text(job.failure, "".join(traceback.format_exception(error)))
+            with contextlib.suppress(OSError):
+                write_text(job.failure, "".join(traceback.format_exception(error)))
             outcome = Outcome("failed", text, attempts=attempts)
         else:
             outcome = Outcome("failed", "the scheduler lost it; run the sweep again", attempts=attempts)

@@ -3,7 +3,7 @@
     python tests/killing.py FOLDER [--kills 6] [--seed 0]      one JSON line of what was found
 
 The process that kills has imported everything and computed nothing, and forks a child a piece of work: an import takes
-longer than the work. What a child does goes through a pipe of one shared integer: the phase that it is in.
+longer than the work. A child says through shared memory which phase it is in, and after how many steps of training.
 """
 
 from __future__ import annotations
@@ -48,25 +48,32 @@ def captures(root: Path) -> tuple[fd.Capture, fd.Capture]:
     return train, test
 
 
-def work(root: Path, name: str, config: fd.TrainConfig, tell: Callable[[int], None]) -> None:
+def work(root: Path, name: str, config: fd.TrainConfig, tell: Callable[[int, int], None]) -> None:
     """Train, evaluate and promote one run, as a script would; what is done is not done again."""
     frames, held_out = captures(root)
-    tell(1)
-    run = fd.train(frames, config, root / name, held_out=held_out, progress=False)
-    tell(2)
+    steps = 0
+
+    def step(taken: int) -> None:
+        nonlocal steps
+        steps += taken
+        tell(1, steps)
+
+    tell(1, 0)
+    run = fd.train(frames, config, root / name, held_out=held_out, progress=step)
+    tell(2, steps)
     if not len(run.metrics):
         fd.evaluate(run, held_out, progress=False)
-    tell(3)
+    tell(3, steps)
     promote(run, root=root, force=True, reason="whatever it is worth", by="killing")
-    tell(DONE)
+    tell(DONE, steps)
 
 
 @dataclass
 class Child:
     """A forked process that does ``job(tell)``."""
 
-    job: Callable[[Callable[[int], None]], None]
-    phase: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, 8))
+    job: Callable[[Callable[[int, int], None]], None]
+    shared: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, 8))
     pid: int = 0
 
     def start(self) -> Child:
@@ -81,12 +88,12 @@ class Child:
                 os._exit(1)
         return self
 
-    def _tell(self, phase: int) -> None:
-        self.phase[0] = phase
+    def _tell(self, phase: int, steps: int) -> None:
+        self.shared[0], self.shared[1] = phase, steps
 
-    def wait_for(self, phase: int) -> bool:
-        """Whether the child came to a phase; False where it ended before."""
-        while self.phase[0] < phase:
+    def wait_for(self, phase: int, steps: int = 0) -> bool:
+        """Whether the child came to a phase, after so many steps; False where it ended before."""
+        while self.shared[0] < phase or self.shared[1] < steps:
             if self.ended():
                 return False
             time.sleep(0.0005)
@@ -123,16 +130,15 @@ def reference(folder: Path) -> Reference:
     first = replace(CONFIG, iterations=10)
     assert Child(lambda tell: work(before, "old", first, tell)).start().finish(), "the work fails undisturbed"
     shutil.copytree(before, after)
-    marks = []
-    child = Child(lambda tell: work(after, "new", CONFIG, tell)).start()
-    for phase in (1, 2, 3, DONE):
-        assert child.wait_for(phase), "the work fails undisturbed"
+    child, marks = Child(lambda tell: work(after, "new", CONFIG, tell)).start(), []
+    for phase, steps in ((1, 0), (1, CONFIG.iterations), (2, 0), (3, 0), (DONE, 0)):
+        assert child.wait_for(phase, steps), "the work fails undisturbed"
         marks.append(time.perf_counter())
     assert child.finish()
     runs = {name: Run(after / name) for name in ("old", "new")}
     return Reference(
         before,
-        np.diff(marks).tolist(),
+        [float(marks[1] - marks[0]), *np.diff(marks[2:]).tolist()],
         {name: hash_file(run.path / "model.safetensors") for name, run in runs.items()},
         {name: run.metrics for name, run in runs.items()},
     )
@@ -190,8 +196,9 @@ def random_kills(folder: Path, known: Reference, kills: int, seed: int = 0, prog
     """Kill the work at random moments of its phases, up to three times on end, and do it again to its end.
 
     Returns:
-        A row a kill: phase, at_s (after the phase began), alive (was still at work), trial, checkpoint (there was one
-        to go on from), and wrong: a list, of the state right after it and, with a trial's last kill, after the rerun.
+        A row a kill: phase, step (of training), at_s (seconds after it, or after the phase began), alive (was still at
+        work), trial, checkpoint (there was one to go on from), and wrong: a list, of the state right after it and, with
+        a trial's last kill, after the rerun.
     """
     chance, rows, trial = random.Random(seed), [], 0
     while len(rows) < kills:
@@ -200,12 +207,21 @@ def random_kills(folder: Path, known: Reference, kills: int, seed: int = 0, prog
         for _ in range(min(1 + trial % 3, kills - len(rows))):
             number = len(rows) % len(PHASES)
             child = Child(lambda tell, root=root: work(root, "new", CONFIG, tell)).start()
-            reached = child.wait_for(number + 1)
-            at = chance.random() * known.seconds[number] if reached else 0.0
-            time.sleep(at)
+            # By the step, since a machine with other work to do takes longer at one time than at another.
+            step = chance.randrange(CONFIG.iterations) if number == 0 else 0
+            reached = child.wait_for(number + 1, step)
+            at = chance.random() * (known.seconds[0] / CONFIG.iterations if number == 0 else known.seconds[number])
+            time.sleep(at if reached else 0.0)
             alive = child.kill()
             checkpoint = (root / "new" / "checkpoint.safetensors").exists()
-            row = {"phase": PHASES[number], "at_s": at, "alive": alive, "trial": trial, "checkpoint": checkpoint}
+            row = {
+                "phase": PHASES[number],
+                "step": step,
+                "at_s": at,
+                "alive": alive,
+                "trial": trial,
+                "checkpoint": checkpoint,
+            }
             rows.append(row | {"wrong": wrong_after_kill(root, known)})
             if progress:
                 progress(1)
@@ -249,7 +265,7 @@ def kills_at_every_write(
         root = folder / f"write{len(found):03d}"
         prepare(root)
 
-        def killed(tell: Callable[[int], None], root: Path = root) -> None:
+        def killed(tell: Callable[[int, int], None], root: Path = root) -> None:
             kill_at_write(len(found) + 1, root)
             job(root)
 
@@ -273,7 +289,9 @@ def every_write(folder: Path, known: Reference, progress=None) -> list[list[str]
         done = (root / "new" / "run.json").exists() and production(root=root).name == "new"
         return (wrong_after_rerun if done else wrong_after_kill)(root, known)
 
-    return kills_at_every_write(lambda root: work(root, "new", CONFIG, lambda phase: None), prepare, wrong, folder)
+    return kills_at_every_write(
+        lambda root: work(root, "new", CONFIG, lambda phase, steps: None), prepare, wrong, folder
+    )
 
 
 def every_write_of_promote(folder: Path, known: Reference) -> list[list[str]]:

@@ -29,7 +29,7 @@ from fourdgs.sweep import folds, grid, sweep
 
 CONFIG = TrainConfig(iterations=12, gaussians=60, refine_every=5)
 SHORT = {"iterations": 12, "gaussians": 60, "refine_every": 5}
-LONG = {"iterations": 300, "gaussians": 60, "checkpoint_every": 30}
+LONG = {"iterations": 600, "gaussians": 60, "checkpoint_every": 30}
 
 
 @pytest.fixture(scope="module")
