@@ -62,6 +62,7 @@ def test_the_lock_holds_all_that_is_installed_through_the_extras_and_nothing_els
         if CUDA.match(name):
             continue
         assert name in pins, f"{name} is not in the lock"
+        assert requirement.specifier.contains(pins[name], prereleases=True), f"{requirement}: {pins[name]} is locked"
         for wanted in ("", *sorted(requirement.extras)):
             if (name, wanted) in seen:
                 continue
