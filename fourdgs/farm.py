@@ -238,7 +238,7 @@ def _connected(scheduler: str | Client | None, workers: int) -> Iterator[tuple[C
         import dask
         from distributed import Client, LocalCluster
     except ImportError as error:
-        remedy = "pip install distributed"
+        remedy = "pip install 'fourdgs-lab[sweep]'"
         raise MissingDependency(f"dask.distributed is needed to train side by side ({remedy})") from error
     if isinstance(scheduler, Client):
         yield scheduler, {}
