@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 class InputError(ValueError):
@@ -25,3 +29,22 @@ class OutputError(OSError):
 
 class MissingDependency(ImportError):
     """An optional package or system library is not on the machine; the text names what to install."""
+
+
+def command_line(main: Callable[..., int]) -> Callable[..., int]:
+    """The ``main`` of a command line, which returns the exit status, with the errors above told in one line on stderr.
+
+    Then the status is 1, and 130, as a shell has it, where the work was interrupted.
+    """
+
+    @functools.wraps(main)
+    def told(*arguments: Any, **options: Any) -> int:
+        try:
+            return main(*arguments, **options)
+        except KeyboardInterrupt:
+            return 130
+        except (InputError, OutputError, MissingDependency) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+
+    return told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +13,14 @@ from scipy import ndimage
 
 from .cameras import Cameras
 from .capture import Capture
-from .doctor.appearance import measure_backgrounds
+from .doctor.appearance import known_backgrounds
 from .doctor.finding import Finding
 from .doctor.remedies import apply_remedies, plan
 from .doctor.survey import Survey
-from .doctor.tints import measure_colors, subject
+from .doctor.tints import known_colors, subject
 from .doctor.viewpoints import draws, viewpoints
 from .errors import InputError
+from .thinning import some
 
 if TYPE_CHECKING:
     from .doctor.diagnose import Diagnosis
@@ -44,7 +45,7 @@ def overview(survey: Survey) -> pd.DataFrame:
         training steps that its frames get, in per cent; NaN for held-out ones), around (what most of its frames show
         around the subject).
     """
-    frames = survey.frames.assign(steps=100 * draws(survey), kind=measure_backgrounds(survey)["kind"].to_numpy())
+    frames = survey.frames.assign(steps=100 * draws(survey), kind=known_backgrounds(survey)["kind"].to_numpy())
     rows = []
     for (split, source), part in frames.groupby(["split", "source"], sort=False):
         row = {"split": split, "source": source, "frames": len(part), "cameras": part["camera"].nunique()}
@@ -58,7 +59,7 @@ def sheet(capture: Capture, per_source: int = 6) -> tuple[list[np.ndarray], list
     """Pictures [H, W, 3] over white, float in [0, 1], and their titles: a few of every source, spread over it."""
     images, titles = [], []
     for source, part in capture.frames.groupby("source", sort=False):
-        for row in _spread(part.index.to_numpy(), per_source):
+        for row in some(part.index.tolist(), per_source):
             images.append(capture.image(int(row), (1.0, 1.0, 1.0)))
             titles.append(", ".join(dict.fromkeys([source, _moment(part.loc[row, "time"])])))
     return images, titles
@@ -84,13 +85,13 @@ def looks(survey: Survey, most: int = 8) -> dict[str, dict[str, Any]]:
     the outer eighth of the picture. The subject's tint is that of `measure_colors`: against a reference that shares
     its views, or from near views. Held-out sources have none.
     """
-    backgrounds, tints = measure_backgrounds(survey), measure_colors(survey).set_index("source")
+    backgrounds, tints = known_backgrounds(survey), known_colors(survey).set_index("source")
     found = {}
     largest = survey.frames["source"].value_counts().index[:most]
     held_out = survey.frames.groupby("source")["split"].agg(lambda splits: (splits != "train").all())
     for source in sorted(largest, key=lambda name: bool(held_out[name])):
         rows = np.flatnonzero((survey.frames["source"] == source).to_numpy())
-        few = _spread(rows, 9)
+        few = some(rows.tolist(), 9)
         shown = few[len(few) // 2]
         around = _around(survey, shown)
         rgba = np.dstack([survey.rgb[shown], survey.alpha[shown]])
@@ -271,7 +272,7 @@ def changed(before: Capture, after: Capture, most: int = 5) -> tuple[list[np.nda
     table = after.frames[after.frames["frame"].isin(touched)]
     chosen = []
     for _, part in table.groupby("source", sort=False):
-        chosen += _spread(part.index.to_numpy(), max(1, most // table["source"].nunique()))
+        chosen += some(part.index.tolist(), max(1, most // table["source"].nunique()))
     names = [after.frames["frame"].iloc[row] for row in chosen[:most]]
     pairs = [(_rgba(before, old[name]), _rgba(after, new[name])) for name in names]
     return [one for one, _ in pairs], [two for _, two in pairs], [_title(after, new[name]) for name in names]
@@ -292,9 +293,3 @@ def _title(capture: Capture, row: int) -> str:
 
 def _moment(time: float) -> str:
     return "still" if math.isnan(time) else f"t\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{time:.2f}"
-
-
-def _spread(rows: Sequence[int] | np.ndarray, most: int) -> list[int]:
-    """At most so many of the rows, evenly spread."""
-    rows = np.asarray(rows)
-    return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int))].tolist()

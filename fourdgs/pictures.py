@@ -43,6 +43,11 @@ def composite(rgb: Any, alpha: Any, background: Any) -> Any:
     return rgb * alpha + background * (1 - alpha)
 
 
+def to_8_bits(values: np.ndarray) -> np.ndarray:
+    """Numbers in [0, 1] (clipped) to uint8, rounded."""
+    return np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
+
+
 def read_picture(image: str | Path, mask: str | Path = "") -> Picture:
     """A picture file, with its alpha channel times its mask file, at the size it is stored in.
 

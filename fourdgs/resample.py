@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial.transform import Rotation, Slerp
 
 from .cameras import Cameras
 from .errors import InputError
@@ -63,6 +62,8 @@ def _between(cameras: Cameras, place: np.ndarray) -> Cameras:
     def mixed(values: np.ndarray) -> np.ndarray:
         weight = share.reshape(-1, *[1] * (values.ndim - 1))
         return (1 - weight) * values[before] + weight * values[after]
+
+    from scipy.spatial.transform import Rotation, Slerp  # slow to import
 
     rotations = Rotation.from_matrix(cameras.viewmats[:, :3, :3].double().numpy())
     around = Rotation.concatenate([rotations, rotations[0]]) if count > 1 else Rotation.concatenate([rotations] * 2)

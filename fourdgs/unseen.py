@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import nnls
 
 from .capture import Capture
 from .errors import InputError
@@ -153,6 +152,8 @@ def _outside_deg(train: np.ndarray, direction: np.ndarray) -> float:
     local = train[train @ direction > np.cos(np.radians(LOCAL_DEG))]
     if not len(local):
         return 90.0
+    from scipy.optimize import nnls  # slow to import
+
     _, rest = nnls(local.T, direction)  # the nearest point of the cone; the rest is the sine of the angle to it
     return float(np.degrees(np.arcsin(min(rest, 1.0))))
 

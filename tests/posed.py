@@ -7,13 +7,14 @@ import math
 import numpy as np
 import pandas as pd
 import torch
+from checkup import look
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from fourdgs.cameras import Cameras
 from fourdgs.capture import Capture
 from fourdgs.doctor.epipolar import centres_of, rays_of
-from fourdgs.doctor.survey import Survey, survey
+from fourdgs.doctor.survey import Survey
 from fourdgs.doctor.views import pose_numbers
 
 SIZE = 96
@@ -61,7 +62,7 @@ def looked_at(pictures: list, cameras: Cameras, *, sources=None, names=None) -> 
             "height": cameras.sizes[:, 1].numpy(),
         }
     )
-    return survey(Capture("memory", table, cameras, memory), cache=False, progress=False)
+    return look(Capture("memory", table, cameras, memory))
 
 
 def masked(cameras: Cameras, masks: list[np.ndarray], **more) -> Survey:

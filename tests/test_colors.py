@@ -6,20 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from clips import SIZE, clip, small_alpha, subject, to_8_bits
+from clips import SIZE, clip, subject, to_8_bits
 
 from fourdgs.data import alpha, hybrid
 from fourdgs.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def capture(tmp_path_factory):
-    return small_alpha(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def cut(capture):
-    return hybrid.matte(capture, "clip", capture.root / "clip_plate.png")
 
 
 @pytest.fixture(scope="module")

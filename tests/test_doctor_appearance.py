@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkup import by_code, findings_of, look
 from scenes import ball_cameras, ball_capture
 from scipy import ndimage
 
@@ -13,23 +14,18 @@ from fourdgs.capture import merge
 from fourdgs.data import alpha as alpha_data
 from fourdgs.data import hybrid
 from fourdgs.data.load import load_capture
-from fourdgs.doctor import appearance, survey
+from fourdgs.doctor import appearance
 
 SIZE = 64
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
-def look(capture):
-    return survey(capture, cache=False, progress=False)
-
-
 def findings(capture, checks=appearance.CHECKS):
-    found = look(capture)
-    return [finding for check in checks for finding in check(found)]
+    return findings_of(capture, checks)
 
 
 def codes(capture, *checks):
-    return {finding.code: finding for finding in findings(capture, checks or appearance.CHECKS)}
+    return by_code(capture, checks or appearance.CHECKS)
 
 
 def repainted(capture, source, change):

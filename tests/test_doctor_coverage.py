@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from checkup import by_code, look
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import ball_cameras, ball_capture
-from test_doctor_structure import SIZE, clip, findings, grid, held_out, look, moved
+from test_doctor_structure import SIZE, clip, grid, held_out, moved
 
 import fourdgs as fd
 from fourdgs.doctor import coverage, multiview
@@ -17,7 +18,7 @@ from fourdgs.doctor.viewpoints import viewpoints
 
 
 def codes(capture):
-    return {code: finding.severity for code, finding in findings(capture, coverage.CHECKS).items()}
+    return {code: finding.severity for code, finding in by_code(capture, coverage.CHECKS).items()}
 
 
 def ring(root, count, *, arc_deg=360.0, start_deg=0.0, elevation_deg=10.0, fov_x_deg=30.0, **more):

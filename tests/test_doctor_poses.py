@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkup import look
 from posed import (
     SIZE,
     as_read,
@@ -302,7 +303,7 @@ def test_a_source_that_cannot_be_tested_follows_the_others():
 def test_a_symmetric_subject_still_has_a_front():
     """A ball's outlines agree when all cameras look away from it; only what lies before them tells."""
     capture = ball_capture("memory", ball_cameras(8, 64), move=0.0)
-    given = survey(capture, cache=False, progress=False)
+    given = look(capture)
     assert not [finding for check in CHECKS for finding in check(given)]
     (finding,) = check_axes(with_cameras(given, as_read(capture.cameras, "opengl_to_opencv")))
     assert finding.remedy.arguments["how"] == "opengl_to_opencv"

@@ -6,25 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkup import by_code, look
 from scenes import ball_cameras, ball_capture
 from scipy import ndimage
 
 from fourdgs.capture import merge
 from fourdgs.data.load import load_capture
-from fourdgs.doctor import masks, quality, survey
+from fourdgs.doctor import masks, quality
 from fourdgs.doctor.hull import hull_blame, shrink
 
 SIZE = 64
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
-def look(capture):
-    return survey(capture, cache=False, progress=False)
-
-
 def codes(capture, checks=quality.CHECKS):
-    found = look(capture)
-    return {finding.code: finding for check in checks for finding in check(found)}
+    return by_code(capture, checks)
 
 
 @pytest.fixture(scope="module")

@@ -8,25 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkup import by_code, look
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import ball_cameras, ball_capture
 
 import fourdgs as fd
-from fourdgs.doctor import balance, coverage, heldout, structure, survey, timing
+from fourdgs.doctor import balance, coverage, heldout, structure, timing
 from fourdgs.doctor.viewpoints import CELL, effective_number, viewpoints
 
 SIZE = 40
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
-def look(capture):
-    return survey(capture, cache=False, progress=False)
-
-
 def findings(capture, checks=structure.CHECKS):
-    seen = look(capture)
-    return {finding.code: finding for check in checks for finding in check(seen)}
+    return by_code(capture, checks)
 
 
 def own_times(capture):

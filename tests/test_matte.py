@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clips import SIZE, clip, over, overlap, small_alpha, subject, to_8_bits
+from clips import SIZE, clip, over, overlap, subject, to_8_bits
 from scipy import ndimage
 
 from fourdgs.cameras import orbit
@@ -32,16 +32,6 @@ BACKDROPS = {
     "floor": 0.35 + 0.2 * (1 / (1 + np.exp(-(y - 0.8) / 0.04)))[..., None] * (0.1, 0.6, 1),
 }
 SHIFTS = (-3.0, -1.5, 0.0, 1.5, 3.0)
-
-
-@pytest.fixture(scope="module")
-def capture(tmp_path_factory):
-    return small_alpha(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def cut(capture):
-    return hybrid.matte(capture, "clip", capture.root / "clip_plate.png")
 
 
 def _pairs(capture):

@@ -28,9 +28,9 @@ import numpy as np
 
 from .. import cameras as _cameras
 from ..cameras import Cameras
-from ..errors import InputError, MissingDependency, OutputError
+from ..errors import InputError, command_line
 from ..files import hash_json, write_json
-from ..pictures import composite
+from ..pictures import composite, to_8_bits
 from . import avatar as _avatar
 from .streaming import growing_folder, is_whole, stream_pictures, write_png
 
@@ -201,7 +201,7 @@ def _shoot(subject: Any, sources: list[_Source], folder: Path, progress: bool) -
     clip = next(source for source in sources if source.name == "clip")
     plate = studio(clip.cameras.width)
     if not is_whole(folder / "clip_plate.png", (clip.cameras.width, clip.cameras.height)):
-        write_png(folder / "clip_plate.png", _to_8_bits(grade(plate)), _PNG)
+        write_png(folder / "clip_plate.png", to_8_bits(grade(plate)), _PNG)
     rows = [(source, row) for source in drawn for row in range(len(source.cameras))]
 
     def files(source: _Source, row: int) -> list[str]:
@@ -220,11 +220,7 @@ def _shoot(subject: Any, sources: list[_Source], folder: Path, progress: bool) -
 def _on_stage(picture: np.ndarray, plate: np.ndarray) -> np.ndarray:
     """An RGBA picture [H, W, 4] before the backdrop, graded: [H, W, 3] uint8."""
     values = picture.astype(np.float32) / 255
-    return _to_8_bits(grade(composite(values[..., :3], values[..., 3], plate)))
-
-
-def _to_8_bits(values: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
+    return to_8_bits(grade(composite(values[..., :3], values[..., 3], plate)))
 
 
 def _write_split(folder: Path, split: str, sources: list[_Source]) -> None:
@@ -268,6 +264,7 @@ def _is_made(folder: Path, recipe: dict[str, Any]) -> bool:
     return files and sum(1 for _ in folder.rglob("*.png")) == made.get("pictures")
 
 
+@command_line
 def main(arguments: list[str] | None = None) -> int:
     """``python -m fourdgs.data.alpha --folder data/alpha --size 128 [--full-grid]``."""
     parser = argparse.ArgumentParser(prog="python -m fourdgs.data.alpha", description="Make the embedded capture.")
@@ -277,13 +274,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--grid", type=int, nargs=2, default=THIN_GRID, metavar=("CAMERAS", "TIMES"))
     parser.add_argument("--full-grid", action="store_true", help=f"the same as --grid {FULL_GRID[0]} {FULL_GRID[1]}")
     given = parser.parse_args(arguments)
-    try:
-        print(make_alpha(given.folder, given.size, given.seed, FULL_GRID if given.full_grid else tuple(given.grid)))
-    except KeyboardInterrupt:
-        return 130
-    except (InputError, OutputError, MissingDependency) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    print(make_alpha(given.folder, given.size, given.seed, FULL_GRID if given.full_grid else tuple(given.grid)))
     return 0
 
 

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from ..capture import Capture
 from ..errors import InputError
+from ..thinning import some
 from .colors import rows_of
 from .surface import fit_surface, surface_at
 
@@ -360,8 +361,3 @@ def dominance(rgb: np.ndarray, channel: int) -> np.ndarray:
 def _disc(radius: int) -> np.ndarray:
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     return x * x + y * y <= radius * radius
-
-
-def some(rows: list[int], most: int) -> list[int]:
-    """At most ``most`` of some rows, spread evenly."""
-    return [rows[k] for k in np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int))]

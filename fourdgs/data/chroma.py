@@ -6,7 +6,8 @@ import numpy as np
 from scipy import ndimage
 
 from ..capture import Capture
-from .backdrop import LEAST_DOMINANCE, Backdrop, content_of, dominance, frame_gains, inside_of, rim_of, small_size, some
+from ..thinning import some
+from .backdrop import LEAST_DOMINANCE, Backdrop, content_of, dominance, frame_gains, inside_of, rim_of, small_size
 
 _HAIRLINE = 0.008
 """How deep hair is seen through, of the long side; green deeper in the subject is light that the screen throws."""

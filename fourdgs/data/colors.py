@@ -10,10 +10,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage, optimize
+from scipy import ndimage
 
 from ..capture import Capture, resize_picture
 from ..errors import InputError
+from ..pictures import to_8_bits
+from ..thinning import some
 
 _MIN_PIXELS = 40
 """Fewer agreeing pixels than this cannot carry a colour match."""
@@ -173,6 +175,8 @@ def _refine(
         design = np.concatenate([before[chosen] ** powers, one], axis=1) * root
         return (design @ np.linalg.lstsq(design, target, rcond=None)[0] - target).ravel()
 
+    from scipy import optimize  # slow to import
+
     return optimize.least_squares(left, exponents[free], bounds=_EXPONENTS, max_nfev=20).x
 
 
@@ -193,8 +197,8 @@ def _robust(design: np.ndarray, target: np.ndarray, prior: np.ndarray, rounds: i
 
 
 def _match_statistics(capture: Capture, source: str, reference: str) -> ColorMatch:
-    rows, others = _spread(rows_of(capture, source)), rows_of(capture, reference)
-    cut = [any(bool((capture.alpha(row) < 1).any()) for row in _spread(side, 5)) for side in (rows, others)]
+    rows, others = some(rows_of(capture, source), _FRAMES), rows_of(capture, reference)
+    cut = [any(bool((capture.alpha(row) < 1).any()) for row in some(side, 5)) for side in (rows, others)]
     if cut[0] != cut[1]:
         bare, matted = (reference, source) if cut[0] else (source, reference)
         raise InputError(
@@ -281,7 +285,7 @@ def _pairs_apart(
 
     Where there is none, from the next more there is.
     """
-    one, two = (np.asarray(_spread(side)) for side in (sorted(set(rows)), others))
+    one, two = (np.asarray(some(side, _FRAMES)) for side in (sorted(set(rows)), others))
     apart = np.degrees(np.arccos(np.clip(axes[one] @ axes[two].T, -1, 1)))
     enough = (apart >= 0.8 * angle_deg - _NEAR_DEG) & (one[:, None] != two)
     if not enough.any():
@@ -322,7 +326,7 @@ def _shared(capture: Capture, rows: list[int], others: list[int]) -> tuple[list[
 
 def _median(capture: Capture, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """The median over some frames, rgb [H, W, 3], and the least alpha [H, W]."""
-    rgb, alpha = capture.pictures(_spread(rows))
+    rgb, alpha = capture.pictures(some(rows, _FRAMES))
     middle = np.median(rgb.numpy(), axis=0).astype(np.float32) / 255
     if alpha is None:
         return middle, np.ones(middle.shape[:2], np.float32)
@@ -348,14 +352,3 @@ def rows_of(capture: Capture, source: str) -> list[int]:
             remedy=f"there are {', '.join(capture.sources)}",
         )
     return rows
-
-
-def to_8_bits(values: np.ndarray) -> np.ndarray:
-    """Numbers in [0, 1] (clipped) to uint8, rounded."""
-    return np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
-
-
-def _spread(rows: list[int], most: int = _FRAMES) -> list[int]:
-    """At most ``most`` of some rows, spread evenly."""
-    picked = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int))
-    return [rows[k] for k in picked]

@@ -20,7 +20,7 @@ import pandas as pd
 
 from ..cameras import Cameras, orbit
 from ..capture import SPLITS, Capture
-from ..errors import InputError, MissingDependency, OutputError
+from ..errors import InputError, command_line
 from ..files import hash_json
 from .meshes import Mesh, load_mesh
 from .orbit import choose_engine, choose_supersample
@@ -249,6 +249,7 @@ def _hash_arrays(arrays: Iterable[np.ndarray | None]) -> str:
 # --- command line -----------------------------------------------------------------------------------------------
 
 
+@command_line
 def main(arguments: list[str] | None = None) -> int:
     """``python -m fourdgs.data.grid --mesh model.glb --cameras 24 --times 1 --size 1024 --out folder``."""
     parser = argparse.ArgumentParser(
@@ -280,24 +281,18 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if len(given.size) > 2:
         parser.error("--size takes one or two numbers")
-    try:
-        if given.times < 1:
-            raise InputError(f"is {given.times}, must be at least 1", field="times")
-        times = [None] if given.times == 1 else [float(time) for time in np.linspace(0, 1, given.times)]
-        mesh = _subject(given)
-        cameras = ring_cameras(
-            mesh, given.cameras, elevations_deg=given.elevations, radius=given.radius, fov_x_deg=given.fov,
-            up=np.eye(3)["xyz".index(given.up)], size=(given.size[0], given.size[-1]), times=times,
-        )  # fmt: skip
-        render_grid(
-            mesh, cameras, times, given.out, source=given.source, test_cameras=given.test_cameras,
-            test_times=given.test_times, engine=given.engine, supersample=given.supersample, overwrite=given.overwrite,
-        )  # fmt: skip
-    except KeyboardInterrupt:
-        return 130
-    except (InputError, OutputError, MissingDependency) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if given.times < 1:
+        raise InputError(f"is {given.times}, must be at least 1", field="times")
+    times = [None] if given.times == 1 else [float(time) for time in np.linspace(0, 1, given.times)]
+    mesh = _subject(given)
+    cameras = ring_cameras(
+        mesh, given.cameras, elevations_deg=given.elevations, radius=given.radius, fov_x_deg=given.fov,
+        up=np.eye(3)["xyz".index(given.up)], size=(given.size[0], given.size[-1]), times=times,
+    )  # fmt: skip
+    render_grid(
+        mesh, cameras, times, given.out, source=given.source, test_cameras=given.test_cameras,
+        test_times=given.test_times, engine=given.engine, supersample=given.supersample, overwrite=given.overwrite,
+    )  # fmt: skip
     return 0
 
 

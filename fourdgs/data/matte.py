@@ -15,11 +15,11 @@ from tqdm.auto import tqdm
 
 from ..capture import Capture, read_picture, resize_picture
 from ..errors import InputError
-from ..pictures import has_alpha_channel
+from ..pictures import has_alpha_channel, to_8_bits
 from .backdrop import Backdrop, estimate_backdrop, frame_gains, small_size
 from .chroma import cover, screen_alpha, screen_channel, screen_noise
 from .chroma import despill as _despill
-from .colors import rows_of, to_8_bits
+from .colors import rows_of
 from .difference import difference_alpha, speck_size, unmix, without_small
 
 METHODS = ("auto", "alpha", "plate", "backdrop", "chroma")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from ..pictures import to_8_bits
 from .figure import PARTS, Figure, hair_cover
 
 _SHIRTS = (
@@ -37,7 +38,7 @@ def paint(figure: Figure, seed: int = 0) -> np.ndarray:
         if rows.any():
             colors[rows] = brushes[name](place[rows], figure.marks, noise, name)
     texture = np.zeros((*face.shape, 3), np.uint8)
-    texture[inside] = np.clip(np.rint(colors * 255), 0, 255).astype(np.uint8)
+    texture[inside] = to_8_bits(colors)
     # Charts bleed outwards, so that filtering at their borders finds no foreign colour.
     nearest = ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)
     return texture[tuple(nearest)]

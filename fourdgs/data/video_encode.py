@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import InputError, MissingDependency, OutputError
 from ..files import write_aside
+from ..pictures import to_8_bits
 from .video_decode import CONTAINERS, import_av
 
 _SOUNDS = "wav,w64,mp3,aac,flac,aiff,au,caf,ac3"
@@ -206,7 +207,7 @@ def _checked(pictures: Iterable[Any]) -> Iterator[np.ndarray]:
                 raise fail("holds a NaN or an infinity")
             if high > 2:  # no overshoot goes that far: these are levels up to 255
                 raise fail(f"has floats up to {high:g}, must be in [0, 1]", "divide by 255, or give uint8")
-            picture = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+            picture = to_8_bits(picture)
         elif picture.dtype != np.uint8:
             raise fail(f"has the type {picture.dtype}, must be uint8, or float in [0, 1]")
         yield picture

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from ..thinning import spread
 from .finding import Finding, Remedy
-from .masks import known_masks, missing_masks, severity_of, spread
+from .masks import known_masks, missing_masks, severity_of
 from .shapes import check_scale, check_silhouettes, measure_shapes
-from .survey import Survey
+from .survey import Survey, remembered
 from .tints import check_colors, color_gap, fitted, measure_colors, median_picture
 from .viewpoints import draws, quoted, viewpoints
 
@@ -25,6 +26,7 @@ __all__ = [
     "check_scale",
     "check_silhouettes",
     "color_gap",
+    "known_backgrounds",
     "measure_backgrounds",
     "measure_colors",
     "measure_shapes",
@@ -37,6 +39,11 @@ sensor noise and coding leave at thumbnail size."""
 
 
 # --- what is behind the subject ----------------------------------------------------------------------------------
+
+
+def known_backgrounds(survey: Survey) -> pd.DataFrame:
+    """`measure_backgrounds`, worked out once, and kept while the survey lives."""
+    return remembered(survey, "backgrounds", lambda: measure_backgrounds(survey))
 
 
 def measure_backgrounds(survey: Survey) -> pd.DataFrame:
@@ -123,7 +130,7 @@ def source_backgrounds(survey: Survey) -> pd.DataFrame:
         (the most common), red, green, blue, outside, background_mse (mean over its frames' surroundings; NaN where it
         cannot be compared), picture_mse (the same times outside: of the whole picture), reference.
     """
-    table = measure_backgrounds(survey)
+    table = known_backgrounds(survey)
     share = draws(survey)
     rule = "cutout" if (table["kind"] == "cutout").any() else ""
     reference = "" if rule else _opaque_reference(survey)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import nnls
 
 from . import multiview
 from .finding import Finding, Remedy
@@ -286,6 +285,8 @@ def measure_extrapolation(survey: Survey) -> pd.DataFrame:
 
 def _outside_deg(direction: np.ndarray, others: np.ndarray) -> float:
     """Angle from a direction to the cone of others, degrees."""
+    from scipy.optimize import nnls  # slow to import
+
     _, residual = nnls(others.T, direction)
     return math.degrees(math.asin(min(1.0, residual)))
 

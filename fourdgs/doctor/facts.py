@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .appearance import measure_backgrounds, measure_colors, source_backgrounds
+from ..thinning import spread
+from .appearance import known_backgrounds, source_backgrounds
 from .masks import known_masks
 from .pose_error import pose_error
-from .structure import is_confounded, measure_stillness, measure_walks
+from .structure import is_confounded, known_walks
 from .survey import Survey
+from .tints import known_colors
 from .viewpoints import angles_deg, viewpoints
 
 _WRONG_MASK = 0.1
@@ -95,9 +97,7 @@ def measure_facts(survey: Survey) -> Facts:
     masks = known_masks(survey).iloc[train]
     area = np.where(masks["state"] == "inverted", 1.0, masks["area"])
     error = _pose_px(survey)
-    confounded = [
-        walk.rows for walk in measure_walks(survey) if is_confounded(walk, measure_stillness(survey, walk.rows))
-    ]
+    confounded = [walk.rows for walk, stillness in known_walks(survey) if is_confounded(walk, stillness)]
     alone = np.isin(train, np.concatenate(confounded)) if confounded else np.zeros(len(train), bool)
     still, moving = _asked(survey)
     return Facts(
@@ -128,7 +128,7 @@ def _pose_px(survey: Survey) -> float:
 
 def _backgrounds(survey: Survey) -> np.ndarray:
     """[n] mean squared error over the whole picture that each frame's surroundings are, against the rule."""
-    table = measure_backgrounds(survey)
+    table = known_backgrounds(survey)
     if (table["kind"] == "cutout").any():
         return (table["background_mse"] * table["outside"]).to_numpy(np.float64)
     by_source = source_backgrounds(survey).set_index(["split", "source"])["picture_mse"].fillna(0.0)
@@ -137,7 +137,7 @@ def _backgrounds(survey: Survey) -> np.ndarray:
 
 def _colors(survey: Survey) -> np.ndarray:
     """[n] likewise of the subject's colours in a training frame's source."""
-    table = measure_colors(survey)
+    table = known_colors(survey)
     clear = (table["reference"] != "") & (table["color_mse"] > 2 * table["noise"])
     by_source = table["picture_mse"].where(clear, 0.0).set_axis(table["source"])
     return by_source.reindex(survey.frames["source"]).fillna(0.0).to_numpy(np.float64)
@@ -200,7 +200,7 @@ def motion_mse(survey: Survey, rows: np.ndarray, views: int = 12, moments: int =
         held_out, part = split != "train", part["row"].to_numpy()
         if len(part) < 2 or len(found[held_out]) >= views or len({survey.rgb[row].shape for row in part}) > 1:
             continue
-        part = part[np.unique(np.linspace(0, len(part) - 1, min(len(part), moments)).round().astype(int))]
+        part = part[spread(len(part), moments)]
         stack = np.stack([survey.over(row) for row in part])
         found[held_out].append(float(stack.var(axis=0, ddof=1).mean()))
     chosen = found[True] or found[False]

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
 from .finding import Finding, Remedy
 from .survey import Survey
@@ -33,6 +32,8 @@ def interval_db(cameras: int, scatter_db: float = CAMERA_SD_DB) -> float:
     """
     if cameras < 2:
         return math.inf
+    from scipy.stats import t as student  # slow to import, for one number
+
     return float(student.ppf(0.975, cameras - 1) * scatter_db / math.sqrt(cameras))
 
 

@@ -7,16 +7,15 @@ different sides, must carve one body (the visual hull): what one view shows, no 
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
-
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from ..thinning import spread
 from .finding import Finding, Remedy
 from .hull import hull_blame, shrink
 from .pose_error import FLOOR_PX, pose_error
-from .survey import Survey
+from .survey import Survey, remembered
 from .viewpoints import draws, quoted
 
 GRID = 32
@@ -47,9 +46,6 @@ of `_SOUND`; 0.04 dB a hundredth, which is less than a change of the seed does."
 STATES = ("none", "mask", "inverted", "empty")
 """none: opaque all over. mask: a cutout. inverted: the surroundings are kept and the subject cut out. empty: nothing
 is opaque."""
-
-
-_KNOWN: WeakKeyDictionary[Survey, pd.DataFrame] = WeakKeyDictionary()
 
 
 def measure_masks(survey: Survey) -> pd.DataFrame:
@@ -96,9 +92,7 @@ def severity_of(mse: float) -> str:
 
 def known_masks(survey: Survey) -> pd.DataFrame:
     """`measure_masks`, worked out once, and kept while the survey lives."""
-    if survey not in _KNOWN:
-        _KNOWN[survey] = measure_masks(survey)
-    return _KNOWN[survey]
+    return remembered(survey, "masks", lambda: measure_masks(survey))
 
 
 # --- inverted ----------------------------------------------------------------------------------------------------
@@ -210,11 +204,6 @@ def _moments(survey: Survey, table: pd.DataFrame) -> list[np.ndarray]:
     still, moving = [rows for rows in found if np.isnan(table["time"][rows[0]])], []
     moving = [rows for rows in found if not np.isnan(table["time"][rows[0]])]
     return still + [moving[k] for k in spread(len(moving), _MOMENTS)]
-
-
-def spread(count: int, most: int) -> np.ndarray:
-    """Up to ``most`` of ``count`` positions, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)) if count else np.zeros(0, int)
 
 
 # --- findings ----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..cameras import Cameras
 from ..errors import MissingDependency
+from ..thinning import spread
 from .epipolar import (
     KEPT,
     Disagreements,
@@ -21,8 +22,8 @@ from .epipolar import (
     mend_cameras,
 )
 from .silhouettes import NOISE_PX, Outlines, outline_rays, outlines, tangencies
-from .survey import Survey
-from .views import moments, near_pairs, pose_numbers, remembered, some_moments, some_pairs, spread_out
+from .survey import Survey, remembered
+from .views import moments, near_pairs, pose_numbers, some_moments, some_pairs, spread_out
 
 ROWS = 96
 """Frames of a source whose outlines are compared."""
@@ -291,12 +292,12 @@ def _picture_pairs(survey: Survey, rows: np.ndarray) -> tuple[np.ndarray, np.nda
     groups = moments(survey, rows)
     if not groups:
         rows = rows[np.argsort(survey.frames["time"].to_numpy()[rows], kind="stable")]
-        rows = rows[np.unique(np.linspace(0, len(rows) - 1, PICTURES).round().astype(int))]
+        rows = rows[spread(len(rows), PICTURES)]
         pairs = [(i, i + step) for step in (1, 2) for i in range(len(rows) - step)]
         return rows, np.array(pairs, dtype=np.int64).reshape(-1, 2)
     count = max(1, min(len(groups), PICTURES // max(len(group) for group in groups)))
     chosen, pairs, start = [], [], 0
-    for index in np.unique(np.linspace(0, len(groups) - 1, count).round().astype(int)):
+    for index in spread(len(groups), count):
         group = groups[index]
         near = near_pairs(centres[group], forwards[group], 2)
         if len(group) > PICTURES:

@@ -14,8 +14,8 @@ from .epipolar import centres_of
 from .finding import Finding, Remedy
 from .pose_error import BLUR_PX, FLOOR_PX, PoseError, masked_rows, pose_error, shared_features
 from .silhouettes import NOISE_PX, silhouette_depths
-from .survey import Survey
-from .views import moments, pose_numbers, remembered, spread_out
+from .survey import Survey, remembered
+from .views import moments, pose_numbers, spread_out
 
 __all__ = ["AXES", "CHECKS", "LookAt", "PoseError", "apply_axes", "axis_scores", "look_at", "pose_error"]
 
@@ -112,7 +112,7 @@ def check_axes(survey: Survey) -> list[Finding]:
 def _unheard(survey: Survey, scores: pd.DataFrame, how: str) -> list[str]:
     """Sources that could not be tested, and whose cameras see the common point only once ``how`` is undone."""
     mended = apply_axes(survey.cameras, how)
-    point, result = look_at_point(mended).centre, []
+    point, result = robust_look_at(mended).centre, []
     for source in sorted(set(survey.frames["source"]) - set(scores["source"])):
         rows = np.flatnonzero(survey.frames["source"] == source)
         if _sees(mended[rows], point)[0].mean() > _sees(survey.cameras[rows], point)[0].mean():
@@ -142,10 +142,10 @@ class LookAt:
 def look_at(survey: Survey) -> LookAt:
     """`LookAt` of the survey's distinct cameras, in the order of their first rows."""
     _, first = np.unique(pose_numbers(survey.cameras), return_index=True)
-    return look_at_point(survey.cameras[np.sort(first)])
+    return robust_look_at(survey.cameras[np.sort(first)])
 
 
-def look_at_point(cameras: Cameras) -> LookAt:
+def robust_look_at(cameras: Cameras) -> LookAt:
     """`LookAt` of cameras, by reweighted least squares, so that a few odd ones do not move it."""
     centres, forwards = centres_of(cameras), cameras.viewmats[:, 2, :3].double().cpu().numpy()
     across = np.eye(3) - forwards[:, :, None] * forwards[:, None, :]

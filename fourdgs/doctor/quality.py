@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
-
 import numpy as np
 import pandas as pd
 from scipy import ndimage
@@ -11,7 +9,7 @@ from scipy import ndimage
 from . import masks
 from .finding import Finding, Remedy
 from .hull import shrink
-from .survey import Survey
+from .survey import Survey, remembered
 from .viewpoints import draws, viewpoints
 
 SAME_RMS = 1.0
@@ -44,14 +42,9 @@ _NEIGHBOURS = 9
 # --- frozen and doubled ------------------------------------------------------------------------------------------
 
 
-_KNOWN: WeakKeyDictionary[Survey, pd.DataFrame] = WeakKeyDictionary()
-
-
 def known_duplicates(survey: Survey) -> pd.DataFrame:
     """`measure_duplicates`, worked out once, and kept while the survey lives."""
-    if survey not in _KNOWN:
-        _KNOWN[survey] = measure_duplicates(survey)
-    return _KNOWN[survey]
+    return remembered(survey, "duplicates", lambda: measure_duplicates(survey))
 
 
 def measure_duplicates(survey: Survey) -> pd.DataFrame:

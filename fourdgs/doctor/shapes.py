@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
-
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from ..thinning import spread
 from .finding import Finding, Remedy
-from .masks import known_masks, severity_of, spread
-from .survey import Survey
+from .masks import known_masks, severity_of
+from .survey import Survey, remembered
 from .viewpoints import draws, viewpoints
 
 _SCALES = np.exp(np.linspace(np.log(0.6), np.log(1 / 0.6), 61))
@@ -28,14 +27,9 @@ def train_sources(survey: Survey) -> dict[str, np.ndarray]:
     return {str(name): survey.train[part] for name, part in groups.items()}
 
 
-_KNOWN: WeakKeyDictionary[Survey, pd.DataFrame] = WeakKeyDictionary()
-
-
 def known_shapes(survey: Survey) -> pd.DataFrame:
     """`measure_shapes`, worked out once, and kept while the survey lives."""
-    if survey not in _KNOWN:
-        _KNOWN[survey] = measure_shapes(survey)
-    return _KNOWN[survey]
+    return remembered(survey, "shapes", lambda: measure_shapes(survey))
 
 
 def measure_shapes(survey: Survey) -> pd.DataFrame:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import ConvexHull, QhullError
 
 from ..cameras import Cameras
 from .epipolar import Disagreements, centres_of, disagreement, rays_of
@@ -79,6 +78,8 @@ def outline(alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     value = solid_part(alpha).astype(np.float64) / 255
     if (value >= 0.5).sum() < 9:
         return np.zeros((0, 2)), np.zeros(0, bool)
+    from scipy.spatial import ConvexHull, QhullError  # slow to import
+
     points = []
     for lines, flip in ((value, False), (value.T, True)):
         rows = np.flatnonzero((lines >= 0.5).any(axis=1))

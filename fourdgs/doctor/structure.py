@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2
 
+from ..thinning import spread
 from . import balance, heldout, timing
 from .finding import Finding, Remedy
 from .multiview import measure_emf
 from .silhouettes import outlines, tangencies
-from .survey import Survey
+from .survey import Survey, remembered
 from .viewpoints import CELL, FAR_DEG, NARROW_DEG, some_names, standing, steps_deg, viewpoints
 
 OUTLINE_NOISE_PX = 0.075
@@ -164,7 +164,7 @@ def measure_stillness(survey: Survey, rows: np.ndarray) -> Stillness:
     points = viewpoints(survey)
     rows = np.asarray(rows)
     rows = rows[np.sort(np.unique(points.view[rows], return_index=True)[1])]
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST_STILL)).round().astype(int))]
+    rows = rows[spread(len(rows), _MOST_STILL)]
     shapes = outlines([survey.alpha[row] for row in rows], survey.cameras[rows])
     usable = np.flatnonzero(shapes.usable)
     pairs = np.array([(i, j) for i in usable for j in usable if i < j], dtype=np.int64).reshape(-1, 2)
@@ -172,9 +172,20 @@ def measure_stillness(survey: Survey, rows: np.ndarray) -> Stillness:
     count = len(usable)
     if count < 3 or len(error) < 2 * count:
         return Stillness(count, len(error), math.nan, math.nan, None)
+    from scipy.stats import chi2  # slow to import, for one number
+
     limit = OUTLINE_NOISE_PX * math.sqrt(chi2.ppf(0.99, 2 * count) / (2 * count))
     size = float(np.sqrt(np.mean(error**2)))
     return Stillness(count, len(error), size, limit, size <= limit)
+
+
+def known_walks(survey: Survey) -> list[tuple[Walk, Stillness]]:
+    """`measure_walks`, each with its `measure_stillness`; worked out once, and kept while the survey lives."""
+
+    def measure() -> list[tuple[Walk, Stillness]]:
+        return [(walk, measure_stillness(survey, walk.rows)) for walk in measure_walks(survey)]
+
+    return remembered(survey, "walks", measure)
 
 
 # --- checks ---
@@ -195,8 +206,7 @@ def is_confounded(walk: Walk, stillness: Stillness) -> bool:
 def check_camera_and_time(survey: Survey) -> list[Finding]:
     """camera_time_confounded, still_frames_timed, one_view_per_time."""
     found = []
-    for walk in measure_walks(survey):
-        stillness = measure_stillness(survey, walk.rows)
+    for walk, stillness in known_walks(survey):
         evidence = _walk_evidence(walk, stillness)
         names = some_names(survey, walk.rows)
         if is_confounded(walk, stillness):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -92,6 +95,17 @@ class Survey:
     def picture(self, i: int) -> Picture:
         """Frame i at the capture's own size, decoded again: rgb uint8 [H, W, 3], alpha uint8 [H, W] or None."""
         return self.capture.picture(i)
+
+
+_MEMORY: WeakKeyDictionary[Survey, dict[str, Any]] = WeakKeyDictionary()
+
+
+def remembered(survey: Survey, name: str, compute: Callable[[], Any]) -> Any:
+    """What ``compute`` gave for this survey; several checks ask for the same. Nobody may change it."""
+    memory = _MEMORY.setdefault(survey, {})
+    if name not in memory:
+        memory[name] = compute()
+    return memory[name]
 
 
 def survey(capture: Capture, size: int = THUMBNAIL, *, cache: bool = True, progress: bool = True) -> Survey:
@@ -221,12 +235,8 @@ def _read_store(path: Path) -> dict[str, _Look]:
             rgb, alpha = np.ascontiguousarray(block[..., :3]), np.ascontiguousarray(block[..., 3])
             looks[key] = _Look(rgb, alpha, bool(has_alpha[index]), tuple(detail[index].tolist()))
         return looks
-    except (OSError, ValueError, KeyError, EOFError, IndexError):
+    except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile, zlib.error):
         return {}
-    except Exception as error:  # zipfile and zlib raise their own kinds
-        if type(error).__name__ in ("BadZipFile", "error"):
-            return {}
-        raise
 
 
 def _write_store(path: Path, looks: dict[str, _Look]) -> None:

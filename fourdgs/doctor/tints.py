@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 
 from ..data.colors import fit_colors
+from ..thinning import spread
 from .finding import Finding, Remedy
 from .hull import body_cells, inside_masks, project
-from .masks import known_masks, severity_of, spread
+from .masks import known_masks, severity_of
 from .shapes import train_sources
-from .survey import Survey
+from .survey import Survey, remembered
 from .viewpoints import angles_deg, draws, viewpoints
 
 NEAR_DEG = 30.0
@@ -170,26 +170,25 @@ def subject(survey: Survey, row: int) -> np.ndarray:
     return ndimage.binary_erosion(_shadow(survey, row), iterations=3)
 
 
-_HULLS: WeakKeyDictionary[Survey, np.ndarray] = WeakKeyDictionary()
-
-
 def _shadow(survey: Survey, row: int) -> np.ndarray:
     """The visual hull of all masked views, seen by a frame's camera, [h, w] bool."""
-    if survey not in _HULLS:
-        masks, view = known_masks(survey), viewpoints(survey).view
-        rows = np.flatnonzero((masks["state"] == "mask").to_numpy())
-        rows = rows[np.unique(view[rows], return_index=True)[1]]
-        rows = rows[spread(len(rows), 24)]
-        _HULLS[survey] = _hull(survey, rows) if len(rows) >= 3 else np.zeros((0, 3))
+    hull = remembered(survey, "hull", lambda: _hull(survey))
     shape = survey.rgb[row].shape[:2]
     seen = np.zeros(shape, bool)
-    if len(_HULLS[survey]):
-        x, y, fits = project(survey.cameras, row, _HULLS[survey])
+    if len(hull):
+        x, y, fits = project(survey.cameras, row, hull)
         seen[y[fits].astype(int), x[fits].astype(int)] = True
     return ndimage.binary_closing(seen, iterations=2)
 
 
-def _hull(survey: Survey, rows: np.ndarray) -> np.ndarray:
+def _hull(survey: Survey) -> np.ndarray:
+    """[cells, 3] the visual hull of the masked views, at most 24 of them; empty for fewer than three."""
+    masks, view = known_masks(survey), viewpoints(survey).view
+    rows = np.flatnonzero((masks["state"] == "mask").to_numpy())
+    rows = rows[np.unique(view[rows], return_index=True)[1]]
+    rows = rows[spread(len(rows), 24)]
+    if len(rows) < 3:
+        return np.zeros((0, 3))
     cameras, solid = survey.cameras[rows], [survey.alpha[row] > 127 for row in rows]
     cells = body_cells(cameras, solid)
     if not len(cells):
@@ -206,6 +205,11 @@ def median_picture(survey: Survey, rows: np.ndarray) -> tuple[np.ndarray, np.nda
     rows = [row for row in rows if survey.rgb[row].shape == shape]
     middle = np.median(np.stack([survey.rgb[row] for row in rows]), axis=0) / 255
     return middle, np.logical_and.reduce([subject(survey, row) for row in rows])
+
+
+def known_colors(survey: Survey) -> pd.DataFrame:
+    """`measure_colors`, worked out once, and kept while the survey lives."""
+    return remembered(survey, "colors", lambda: measure_colors(survey))
 
 
 def measure_colors(survey: Survey) -> pd.DataFrame:
@@ -258,7 +262,7 @@ def _color_gaps(survey: Survey, train: dict[str, np.ndarray], views: dict[str, i
 
 def check_colors(survey: Survey) -> list[Finding]:
     """sources_differ_color: the subject is brighter, darker or of another tint in one source."""
-    table, found = measure_colors(survey), []
+    table, found = known_colors(survey).copy(), []  # a finding hands it out
     train = set(survey.frames["source"].iloc[survey.train])
     clear = (table["reference"] != "") & (table["color_mse"] > 2 * table["noise"])
     for row in table[clear].itertuples():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from ..gaussians import look_at_point
-from .survey import Survey
+from ..thinning import spread
+from .survey import Survey, remembered
 
 FAR_DEG = 25.0
 """Views further apart have next to nothing in common that a picture could tie them by: no combination of detector and
@@ -92,14 +92,9 @@ def steps_deg(directions: np.ndarray) -> np.ndarray:
     return np.degrees(2 * np.arcsin(np.minimum(1.0, chord / 2)))
 
 
-_KNOWN: WeakKeyDictionary[Survey, Viewpoints] = WeakKeyDictionary()
-
-
 def viewpoints(survey: Survey) -> Viewpoints:
     """The viewpoints of a survey; worked out once, and kept while the survey lives."""
-    if survey not in _KNOWN:
-        _KNOWN[survey] = _viewpoints(survey)
-    return _KNOWN[survey]
+    return remembered(survey, "viewpoints", lambda: _viewpoints(survey))
 
 
 def _viewpoints(survey: Survey) -> Viewpoints:
@@ -199,7 +194,4 @@ def quoted(names: list[str], most: int = 3) -> str:
 def some_names(survey: Survey, rows: np.ndarray, most: int = 20) -> tuple[str, ...]:
     """Names of at most so many of the rows, spread over them."""
     rows = np.asarray(rows)
-    picked = (
-        rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int))] if len(rows) else ()
-    )
-    return tuple(survey.frames["frame"].iloc[picked]) if len(rows) else ()
+    return tuple(survey.frames["frame"].iloc[rows[spread(len(rows), most)]]) if len(rows) else ()

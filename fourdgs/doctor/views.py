@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-from weakref import WeakKeyDictionary
-
 import numpy as np
 
 from ..cameras import Cameras
+from ..thinning import spread
 from .epipolar import centres_of
 from .survey import Survey
-
-_MEMORY: WeakKeyDictionary[Survey, dict[str, Any]] = WeakKeyDictionary()
-
-
-def remembered(survey: Survey, name: str, compute: Callable[[], Any]) -> Any:
-    """What ``compute`` gave for this survey; several checks ask for the same."""
-    memory = _MEMORY.setdefault(survey, {})
-    if name not in memory:
-        memory[name] = compute()
-    return memory[name]
 
 
 def pose_numbers(cameras: Cameras) -> np.ndarray:
@@ -62,7 +49,7 @@ def some_moments(survey: Survey, groups: list[np.ndarray], most: int) -> list[np
     centres = centres_of(survey.cameras)
     for found in by_source.values():
         count = max(1, min(len(found), int(most / np.mean([len(group) for group in found]))))
-        for index in np.unique(np.linspace(0, len(found) - 1, count).round().astype(int)):
+        for index in spread(len(found), count):
             group = found[index]
             chosen.append(group[spread_out(centres[group], most // count)])
     return chosen
@@ -87,7 +74,7 @@ def some_pairs(centres: np.ndarray, most: int) -> np.ndarray:
         return np.zeros((0, 2), np.int64)
     far = np.linalg.norm(centres[:, None] - centres[None], axis=-1)
     order = np.argsort(far - np.eye(count), axis=1, kind="stable")[:, 1:]
-    chosen = order[:, np.unique(np.linspace(0, count - 2, min(most, count - 1)).round().astype(int))]
+    chosen = order[:, spread(count - 1, most)]
     return _unique(chosen)
 
 
@@ -97,8 +84,8 @@ def near_pairs(centres: np.ndarray, forwards: np.ndarray, most: int) -> np.ndarr
     Nearness is the distance in units of the cameras' spread, plus the angle between the axes in radians.
     """
     count = len(centres)
-    spread = max(np.linalg.norm(centres - centres.mean(0), axis=1).max(initial=0.0), 1e-12)
-    far = np.linalg.norm(centres[:, None] - centres[None], axis=-1) / spread
+    extent = max(np.linalg.norm(centres - centres.mean(0), axis=1).max(initial=0.0), 1e-12)
+    far = np.linalg.norm(centres[:, None] - centres[None], axis=-1) / extent
     far = far + np.arccos(np.clip(forwards @ forwards.T, -1, 1)) + np.diag(np.full(count, np.inf))
     return _unique(np.argsort(far, axis=1, kind="stable")[:, : min(most, count - 1)])
 
