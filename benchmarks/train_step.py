@@ -38,11 +38,11 @@ def measure(motion: str, gaussians: int, size: int, threads: int, steps: int = 1
     for _ in range(steps):
         clock = [time.perf_counter()]
         rows = trainer.sampler.next(1)
-        cameras, truth = trainer.cameras[rows], trainer.truth(rows)
+        views, truth = trainer.views.take(rows), trainer.feed.pictures(rows).float() / 255
         clock.append(time.perf_counter())
-        posed = trainer.motion.at(trainer.gaussians(), cameras.times)
+        posed = trainer.motion.at(trainer.gaussians(), views.times)
         clock.append(time.perf_counter())
-        rendered, _, _ = render_gaussians(posed, cameras, trainer.background)
+        rendered, _ = render_gaussians(posed, views, trainer.background)
         clock.append(time.perf_counter())
         loss = photometric(rendered, truth) + 0.01 * trainer.motion.regularisation()
         clock.append(time.perf_counter())

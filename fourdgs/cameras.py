@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,25 @@ ROTATION_TOLERANCE = 1e-3
 """How far R R^T may be from the identity, and det R from 1, before a pose is refused."""
 
 _FLIP = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))  # OpenGL <-> OpenCV camera axes
+
+
+class Views(NamedTuple):
+    """Cameras of one picture size with all that drawing needs: using them asks a GPU nothing, and never waits."""
+
+    viewmats: Tensor  # [C, 4, 4] world-to-camera
+    Ks: Tensor  # [C, 3, 3] pixels
+    positions: Tensor  # [C, 3] centres in the world
+    times: Tensor  # [C], NaN = no time
+    width: int
+    height: int
+
+    def take(self, rows: Tensor | slice) -> Views:
+        """Some of them, by their numbers [B] or a slice."""
+        return Views(*(tensor[rows] for tensor in self[:4]), self.width, self.height)
+
+    def to(self, device: torch.device | str) -> Views:
+        """The same on another device, in its own time where their memory is pinned."""
+        return Views(*(tensor.to(device, non_blocking=True) for tensor in self[:4]), self.width, self.height)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +146,14 @@ class Cameras:
     def to(self, device: torch.device | str) -> Cameras:
         """The same cameras on another device."""
         return Cameras(self.viewmats.to(device), self.Ks.to(device), self.sizes.to(device), self.times.to(device))
+
+    def views(self) -> Views:
+        """The same cameras, ready to be drawn from.
+
+        Raises:
+            InputError: their pictures differ in size.
+        """
+        return Views(self.viewmats, self.Ks, self.positions, self.times, self.width, self.height)
 
     def with_times(self, times: float | Sequence[float] | Tensor | np.ndarray | None) -> Cameras:
         """The same cameras at other times: one for all, or one each; None or NaN = no time.

@@ -6,6 +6,7 @@ runs alike on the CPU and on CUDA, where gsplat's own strategies need compiled k
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -13,6 +14,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 DEAD_OPACITY = 0.005
+_MOST_COPIES = 16  # the alternating sum loses its digits in more copies, and nobody needs them
+
+
+@functools.cache
+def _factors(device: torch.device) -> Tensor:
+    """Row n - 1: the factors of o', o'^2, ... for n copies; the inner sums of eq. 9 are sum_i C(i-1, k) = C(n, k+1)."""
+    rows = [
+        [math.comb(n, k + 1) * (-1) ** k / math.sqrt(k + 1) for k in range(_MOST_COPIES)]
+        for n in range(1, _MOST_COPIES + 1)
+    ]
+    return torch.tensor(rows, dtype=torch.float64, device=device)
 
 
 def split_copies(opacity: Tensor, scale: Tensor, copies: Tensor) -> tuple[Tensor, Tensor]:
@@ -28,16 +40,11 @@ def split_copies(opacity: Tensor, scale: Tensor, copies: Tensor) -> tuple[Tensor
     Returns:
         opacity [M] and scale [M, 3] of each copy.
     """
-    most = 16  # the alternating sum loses its digits in more copies, and nobody needs them
-    copies = copies.clamp(1, most)
+    copies = copies.clamp(1, _MOST_COPIES)
     # With every o' small the sum is o' n; all is done in float64, for the terms alternate.
     new = 1 - (1 - opacity.double()) ** (1 / copies.double())
-    total = torch.zeros_like(new)
-    for i in range(1, most + 1):
-        term = torch.zeros_like(new)
-        for k in range(i):
-            term += math.comb(i - 1, k) * (-1) ** k * new ** (k + 1) / math.sqrt(k + 1)
-        total += torch.where(copies >= i, term, 0.0)
+    powers = new[:, None] ** torch.arange(1, _MOST_COPIES + 1, device=new.device)
+    total = (_factors(new.device)[copies.long() - 1] * powers).sum(-1)
     ratio = (opacity.double() / total).to(scale.dtype)
     return new.to(opacity.dtype), scale * ratio[:, None]
 

@@ -31,6 +31,10 @@ class MissingDependency(ImportError):
     """An optional package or system library is not on the machine; the text names what to install."""
 
 
+class OutOfMemory(RuntimeError):
+    """The GPU's memory is too small for what was asked; the text names what to lower."""
+
+
 def command_line(main: Callable[..., int]) -> Callable[..., int]:
     """The ``main`` of a command line, which returns the exit status, with the errors above told in one line on stderr.
 
@@ -43,7 +47,7 @@ def command_line(main: Callable[..., int]) -> Callable[..., int]:
             return main(*arguments, **options)
         except KeyboardInterrupt:
             return 130
-        except (InputError, OutputError, MissingDependency) as error:
+        except (InputError, OutputError, MissingDependency, OutOfMemory) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
 

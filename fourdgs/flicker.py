@@ -59,7 +59,7 @@ def flicker(model: Run | Model, cameras: Cameras, *, progress: bool = True) -> n
         sides = model.at(torch.tensor([before, after], device=device, dtype=torch.float32))
         share = 0.5 if after == before else (now - before) / (after - before)
         pictures, alphas = zip(
-            *(render_gaussians(scene, camera, background)[:2] for scene in (here, _between(sides, share))), strict=True
+            *(render_gaussians(scene, camera, background) for scene in (here, _between(sides, share))), strict=True
         )
         seen = torch.maximum(*alphas)[..., 0] > 0.5  # [1, H, W]
         difference = (pictures[0].clamp(0, 1) - pictures[1].clamp(0, 1)).abs().mean(-1)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from .cuda.available import fused
 from .errors import InputError
 from .raster.runtime import kernel, plain, run, split
 from .raster.vectors import LANES, load, room, spread, store
@@ -29,8 +30,8 @@ _ZERO, _HALF, _ONE = f32(0), f32(0.5), f32(1)
 def hexplane_features(space: Sequence[Tensor], time: Sequence[Tensor], place: Tensor, times: Tensor) -> Tensor:
     """HexPlane features [T, N, C * levels]: at each level the product of all six planes, levels side by side.
 
-    Differentiable in the planes (once). On the CPU in float32 with fused kernels, elsewhere (and in the plain form)
-    with torch's `grid_sample`. Places and times outside their range see the border.
+    Differentiable in the planes (once). With fused kernels on the CPU in float32, and on CUDA where Triton works;
+    elsewhere (and in the plain form) with torch's `grid_sample`. Places and times outside their range see the border.
 
     Args:
         space: for each level the planes xy, xz, yz, [3, R, R, C]; the first letter runs along a row.
@@ -45,6 +46,10 @@ def hexplane_features(space: Sequence[Tensor], time: Sequence[Tensor], place: Te
     tensors = [*space, *time, place, times]
     if all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors) and not plain():
         return _Fused.apply(place, times, *space, *time)
+    if place.is_cuda and space[0].shape[-1].bit_count() == 1 and fused():
+        from .cuda.hexplane import fused_features
+
+        return fused_features(space, time, place, times)
     return sampled_features(space, time, place, times)
 
 

@@ -14,12 +14,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from .cameras import Cameras
+from .cameras import Cameras, Views
 from .errors import InputError
 from .files import write_aside
 from .gaussians import KEYS, Gaussians
 from .motion import Motion, make_motion
 from .raster import rasterize
+from .raster.cuda import draw
 
 
 class RenderOutput(NamedTuple):
@@ -81,48 +82,89 @@ class Model:
 
 
 def render_gaussians(
-    gaussians: Gaussians, cameras: Cameras, background: Tensor, *, render_mode: str = "RGB", absgrad: bool = False
-) -> tuple[Tensor, Tensor, dict]:
-    """Rasterise one set of Gaussians per camera (tensors [C, N, ...]) over ``background`` [3].
+    gaussians: Gaussians, cameras: Cameras | Views, background: Tensor, *, render_mode: str = "RGB"
+) -> tuple[Tensor, Tensor]:
+    """Rasterise Gaussians over ``background`` [3]: one set for all cameras (tensors [N, ...]) or one each [C, N, ...].
+
+    Args:
+        cameras: as `Views` they are drawn without a wait for the GPU.
+        render_mode: RGB or RGB+ED, the expected depth as a fourth channel.
 
     Returns:
-        colours [C, H, W, 3 or 4], opacity [C, H, W, 1], and the rasteriser's meta data.
+        colours [C, H, W, 3 or 4] and opacity [C, H, W, 1].
     """
-    rgb, alpha, meta = rasterize(
-        gaussians.means,
-        functional.normalize(gaussians.quats, dim=-1),
-        gaussians.scales.exp(),
-        gaussians.opacities.sigmoid(),
-        gaussians.sh,
-        cameras.viewmats[:, None],
-        cameras.Ks[:, None],
-        cameras.width,
-        cameras.height,
+    views = cameras.views() if isinstance(cameras, Cameras) else cameras
+    if gaussians.means.is_cuda and len(gaussians):
+        return draw(gaussians, views, background, depth=render_mode == "RGB+ED")
+    count = len(views.viewmats)
+    active = [
+        gaussians.means, functional.normalize(gaussians.quats, dim=-1), gaussians.scales.exp(),
+        gaussians.opacities.sigmoid(), gaussians.sh,
+    ]  # fmt: skip
+    if gaussians.means.dim() == 2:
+        active = [tensor.expand(count, *tensor.shape) for tensor in active]
+    rgb, alpha, _ = rasterize(
+        *active,
+        views.viewmats[:, None],
+        views.Ks[:, None],
+        views.width,
+        views.height,
         sh_degree=gaussians.sh_degree,
-        backgrounds=background.expand(len(cameras), 1, 3),
+        backgrounds=background.expand(count, 1, 3),
         render_mode=render_mode,
-        absgrad=absgrad,
     )
-    return rgb[:, 0], alpha[:, 0], meta
+    return rgb[:, 0], alpha[:, 0]
 
 
 @torch.no_grad()
-def render(model: Model, cameras: Cameras, *, chunk: int = 8) -> RenderOutput:
+def render(model: Model, cameras: Cameras, *, chunk: int | None = None) -> RenderOutput:
     """Pictures of the model from ``cameras``, each at its own time.
 
     Args:
-        chunk: cameras per rasterisation; more is faster on a GPU and takes more memory.
+        chunk: cameras per rasterisation (by default 8, on CUDA 32); more take more memory.
     """
     parts = list(render_chunks(model, cameras, chunk=chunk))
     return RenderOutput(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
 @torch.no_grad()
-def render_chunks(model: Model, cameras: Cameras, *, chunk: int = 8) -> Iterator[RenderOutput]:
+def render_chunks(model: Model, cameras: Cameras, *, chunk: int | None = None) -> Iterator[RenderOutput]:
     """Like `render`, some cameras at a time, so that a long path need not fit in memory."""
-    device = model.gaussians.means.device
-    background = torch.tensor(model.background, device=device)
-    for start in range(0, len(cameras), chunk):
-        some = cameras[start : start + chunk].to(device)
-        rgb, alpha, _ = render_gaussians(model.at(some.times), some, background, render_mode="RGB+ED")
+    for rgb, alpha in _drawn(model, cameras, chunk, "RGB+ED"):
         yield RenderOutput(rgb[..., :3], alpha, rgb[..., 3:])
+
+
+@torch.no_grad()
+def render_bytes(model: Model, cameras: Cameras, *, chunk: int | None = None) -> Iterator[Tensor]:
+    """Pictures as a viewer sees them, uint8 [n, H, W, 3] on the host, some cameras at a time.
+
+    On a GPU they become 8 bits there, and leave it while the next ones are drawn.
+    """
+    before = None
+    for rgb, _ in _drawn(model, cameras, chunk, "RGB"):
+        pictures = rgb.clamp(0, 1).mul_(255).round_().to(torch.uint8)
+        if not rgb.is_cuda:
+            yield pictures
+            continue
+        host = torch.empty(pictures.shape, dtype=torch.uint8, pin_memory=True)
+        host.copy_(pictures, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        if before is not None:
+            before[1].synchronize()
+            yield before[0]
+        before = host, arrived
+    if before is not None:
+        before[1].synchronize()
+        yield before[0]
+
+
+def _drawn(model: Model, cameras: Cameras, chunk: int | None, render_mode: str) -> Iterator[tuple[Tensor, Tensor]]:
+    device = model.gaussians.means.device
+    chunk = (32 if device.type == "cuda" else 8) if chunk is None else chunk
+    background = torch.tensor(model.background, device=device)
+    every = cameras.to("cpu").views()  # on a GPU the sizes and the centres would be waited for
+    for start in range(0, len(cameras), chunk):
+        views = every.take(slice(start, start + chunk)).to(device)
+        posed = model.at(views.times) if model.motion.moves else model.gaussians
+        yield render_gaussians(posed, views, background, render_mode=render_mode)

@@ -15,6 +15,11 @@ class Motion(nn.Module):
 
     name = "motion"
 
+    @property
+    def moves(self) -> bool:
+        """Whether its Gaussians are ever elsewhere than in the canonical scene."""
+        return True
+
     def at(self, gaussians: Gaussians, times: Tensor) -> Gaussians:
         """Gaussians at ``times`` [T] in [0, 1], each tensor with a leading T; NaN asks for the canonical scene."""
         raise TypeError(f"{type(self).__name__} does not say how its Gaussians move")
@@ -32,6 +37,11 @@ class Static(Motion):
     """Nothing moves: plain 3D Gaussian splatting, the baseline of every table."""
 
     name = "static"
+
+    @property
+    def moves(self) -> bool:
+        """No, but where a subclass says so by an `at` of its own."""
+        return type(self).at is not Static.at
 
     def at(self, gaussians: Gaussians, times: Tensor) -> Gaussians:
         """The same Gaussians at every time, expanded without copying."""

@@ -31,14 +31,11 @@ class Sampler:
             groups.setdefault(key, []).append(row)
         names = sorted(groups)
         self._groups = [torch.tensor(groups[name]) for name in names]
-        self._shares = torch.tensor(
-            [weight * len(groups[label, weight]) / totals[label] / len(totals) for label, weight in names],
-            dtype=torch.float64,
-        )
+        self._shares = [weight * len(groups[label, weight]) / totals[label] / len(totals) for label, weight in names]
         self.generator = generator
         self._orders = [self._shuffled(group) for group in self._groups]
         self._places = [0] * len(names)
-        self._credits = torch.zeros(len(names), dtype=torch.float64)
+        self._credits = [0.0] * len(names)
 
     def _shuffled(self, group: Tensor) -> Tensor:
         return group[torch.randperm(len(group), generator=self.generator)]
@@ -48,8 +45,8 @@ class Sampler:
         chosen = []
         for _ in range(count):
             # The group that is owed most: no draw is ever more than one away from its share.
-            self._credits += self._shares
-            group = int(self._credits.argmax())
+            self._credits = [credit + share for credit, share in zip(self._credits, self._shares, strict=True)]
+            group = self._credits.index(max(self._credits))
             self._credits[group] -= 1
             if self._places[group] == len(self._orders[group]):
                 self._orders[group] = self._shuffled(self._groups[group])
@@ -61,10 +58,13 @@ class Sampler:
     def state(self) -> dict[str, Tensor]:
         """Where the sequence stands, as tensors."""
         orders = {f"order{i}": order for i, order in enumerate(self._orders)}
-        return {"places": torch.tensor(self._places), "credits": self._credits.clone()} | orders
+        return {
+            "places": torch.tensor(self._places),
+            "credits": torch.tensor(self._credits, dtype=torch.float64),
+        } | orders
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on from a `state`."""
         self._places = state["places"].tolist()
-        self._credits = state["credits"].clone()
+        self._credits = state["credits"].tolist()
         self._orders = [state[f"order{i}"] for i in range(len(self._groups))]

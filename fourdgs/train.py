@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,15 +12,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .cameras import Cameras
+from .cameras import Views
 from .capture import Capture, true_pictures
 from .config import TrainConfig
+from .cuda.available import fused
 from .densify import Budget
-from .errors import InputError
+from .errors import InputError, OutOfMemory
+from .feed import Feed
 from .files import write_aside
 from .gaussians import KEYS, Gaussians, initial_gaussians, look_at_point
 from .hypothesis import Hypothesis
-from .losses import photometric
+from .losses import photometric_to
 from .metrics import psnr_db
 from .model import Model, render_gaussians
 from .motion import make_motion
@@ -30,6 +31,7 @@ from .sampling import Sampler
 from .sessions import LOGGER, describe, hold, stands_finished
 
 LOOK_FRAMES = 8  # of each kind, at every look at the curve
+PLANNED = 64  # steps whose frames are drawn at once
 
 
 def train(
@@ -65,6 +67,7 @@ def train(
         InputError: ``out`` holds a run of another config or capture, or its checkpoint is damaged; a hypothesis that
             cannot be read.
         OutputError: the folder cannot be written.
+        OutOfMemory: the GPU's memory is too small; the text says what to lower.
     """
     out = Path(out)
     identity = {"config": config.to_dict(), "capture": describe(capture)}
@@ -80,19 +83,42 @@ def train(
         if session.done:
             return _nothing_to_do(out, progress)
         with session.phase("data"):
-            trainer = Trainer(capture, config, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+            trainer = Trainer(capture, config, _device(device))
             checkpoint = out / "checkpoint.safetensors"
             if checkpoint.exists():
                 trainer.restore(checkpoint)
         session.goes_on(trainer.step)
         try:
             trainer.run(out, held_out, progress)
+        except torch.cuda.OutOfMemoryError as error:
+            raise OutOfMemory(_too_much(trainer, capture)) from error
         finally:
             session.seconds |= {"train": trainer.seconds, "look": trainer.look_seconds}
         trainer.model().save(out / "model.safetensors")
         write_table(out / "curve.csv", pd.DataFrame(trainer.curve))
         session.finish(gaussians=len(trainer.parameters["means"]))
     return Run(out)
+
+
+def _device(wanted: str | torch.device | None) -> torch.device:
+    there = torch.cuda.is_available()
+    device = torch.device(wanted or ("cuda" if there else "cpu"))
+    if device.type == "cuda" and not there:
+        lacks = "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no CUDA device"
+        remedy = "leave it out to train on the CPU, or install torch with CUDA and a driver for it (nvidia-smi)"
+        raise InputError(f"is {str(device)!r}, but {lacks}", field="device", remedy=remedy)
+    return device
+
+
+def _too_much(trainer: Trainer, capture: Capture) -> str:
+    """What to do where a GPU's memory was not enough."""
+    config, free = trainer.config, torch.cuda.mem_get_info()
+    size = f"{capture.frames.width.max()} x {capture.frames.height.max()}"
+    return (
+        f"the GPU's memory ran out at step {trainer.step} of {config.iterations} ({free[1] / 2**30:.1f} GB in all, "
+        f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GB of it used here): lower batch ({config.batch}), gaussians "
+        f"({config.gaussians}) or the pictures' size ({size}, capture.scaled(0.5)), or end what else runs there"
+    )
 
 
 def _nothing_to_do(out: Path, progress: bool | Callable[[int], None]) -> Run:
@@ -109,9 +135,11 @@ class Trainer:
         self.seconds = self.look_seconds = 0.0
         self.curve: list[dict] = []
         self.generator = torch.Generator(device).manual_seed(config.seed)
-        self.cameras = capture.cameras.to(device)
+        self.views = capture.cameras.views().to(device)
         self.background = torch.tensor(config.background, device=device)
-        self.rgb = true_pictures(*capture.pictures(), self.background.cpu()).to(device)
+        self.feed = Feed(true_pictures(*capture.pictures(), self.background.cpu()), device)
+        LOGGER.info(self.feed.where)
+        self._planned = torch.empty(0, config.batch, dtype=torch.int64)
         # Frames are drawn on the CPU: the order is then the same on every device.
         weights = capture.frames["weight"].tolist() if "weight" in capture.frames else None
         self.sampler = Sampler(
@@ -188,23 +216,21 @@ class Trainer:
         """One optimiser step; the loss, a scalar."""
         config = self.config
         self._schedule()
-        rows = self.sampler.next(config.batch)
-        cameras = self.cameras[rows.to(self.device)]
-        gaussians, times = self.gaussians(), cameras.times
-        moving = self.warm and config.motion != "static"
-        if not moving:
-            times = torch.full_like(times, math.nan)
-        posed = self.motion.at(gaussians, times)
-        rendered, _, _ = render_gaussians(posed, cameras, self.background)
-        loss = photometric(rendered, self.truth(rows), config.ssim_weight)
+        if not len(self._planned):
+            self._plan()
+        frames, store, rows = self.feed.next()
+        self._planned = self._planned[1:]
+        views = self.views.take(frames)
+        moving = self.warm and self.motion.moves
+        posed = self.motion.at(self.gaussians(), views.times) if moving else self.gaussians()
+        rendered, _ = render_gaussians(posed, views, self.background)
+        loss = photometric_to(rendered, store, rows, config.ssim_weight)
         loss = loss + config.opacity_penalty * self.parameters["opacities"].sigmoid().mean()
         loss = loss + config.scale_penalty / self.radius * self.parameters["scales"].exp().mean()
         if moving and config.motion_penalty:
             loss = loss + config.motion_penalty * self.motion.regularisation()
         loss.backward()
-        for optimiser in [*self.optimisers.values(), *(self.field_optimisers if moving else [])]:
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+        self._descend([*self.optimisers.values(), *(self.field_optimisers if moving else [])])
         self.step += 1
         share = self.step / config.iterations
         if share <= config.refine_until:
@@ -214,9 +240,20 @@ class Trainer:
                 self.budget.refine()
         return loss
 
-    def truth(self, rows: Tensor) -> Tensor:
-        """The true pictures of some frames over the background, [B, H, W, 3]."""
-        return self.rgb[rows.to(self.device)].float() / 255
+    def _plan(self) -> None:
+        """Draw the frames of the coming steps, so that they can be sent for, and the host be left alone."""
+        steps = min(PLANNED, max(1, self.config.iterations - self.step))
+        self._planned = torch.stack([self.sampler.next(self.config.batch) for _ in range(steps)])
+        self.feed.begin(self._planned)
+
+    def _descend(self, optimisers: list[torch.optim.Adam]) -> None:
+        if self.device.type == "cuda" and fused():
+            from .cuda.adam import adam_steps
+
+            return adam_steps(optimisers)
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
 
     def _schedule(self) -> None:
         share = self.step / self.config.iterations
@@ -224,32 +261,33 @@ class Trainer:
         for optimiser, rate in zip(self.field_optimisers, self._field_rates, strict=True):
             optimiser.param_groups[0]["lr"] = rate * 0.1**share
 
-    def _look(self, loss: float, held_out: tuple[Cameras, Tensor] | None) -> None:
+    def _look(self, loss: float, held_out: tuple[Views, Tensor] | None) -> None:
         """A row of the curve; its time is kept apart from the training's."""
         begun = time.perf_counter()
         row = {"step": self.step, "seconds": self.seconds, "loss": loss, "gaussians": len(self.parameters["means"])}
-        rows = _spread(len(self.rgb))
-        row["psnr_train_db"] = self._psnr(self.cameras[rows.to(self.device)], self.truth(rows))
+        rows = _spread(len(self.feed))
+        truth = self.feed.pictures(rows).float() / 255
+        row["psnr_train_db"] = self._psnr(self.views.take(rows.to(self.device)), truth)
         if held_out is not None:
             row["psnr_db"] = self._psnr(*held_out)
         self.curve.append(row)
         LOGGER.info(", ".join(f"{key} {value:.6g}" for key, value in row.items()))
         self.look_seconds += time.perf_counter() - begun
 
-    def _to_look_at(self, held_out: Capture) -> tuple[Cameras, Tensor]:
+    def _to_look_at(self, held_out: Capture) -> tuple[Views, Tensor]:
         """Cameras and true pictures [n, H, W, 3] of a few held-out frames."""
         some = held_out.select(rows=_spread(len(held_out)).tolist())
         truth = true_pictures(*some.pictures(), self.background.cpu()).to(self.device)
-        return some.cameras.to(self.device), truth.float() / 255
+        return some.cameras.views().to(self.device), truth.float() / 255
 
     @torch.no_grad()
-    def _psnr(self, cameras: Cameras, truth: Tensor) -> float:
+    def _psnr(self, views: Views, truth: Tensor) -> float:
         total = 0.0
-        for index in range(len(cameras)):
-            camera = cameras[index]
-            rgb, _, _ = render_gaussians(self.motion.at(self.gaussians(), camera.times), camera, self.background)
+        for index in range(len(truth)):
+            view = views.take(slice(index, index + 1))
+            rgb, _ = render_gaussians(self.motion.at(self.gaussians(), view.times), view, self.background)
             total += float(psnr_db(rgb, truth[index : index + 1]))
-        return total / len(cameras)
+        return total / len(truth)
 
     def save(self, path: Path) -> None:
         """Write everything that the rest of the training depends on."""
@@ -259,6 +297,7 @@ class Trainer:
             for index, state in optimiser.state_dict()["state"].items():
                 tensors |= {f"adam.{name}.{index}.{key}": value for key, value in state.items()}
         tensors |= {f"sampler.{key}": value for key, value in self.sampler.state().items()}
+        tensors["planned"] = self._planned
         tensors["random"] = self.generator.get_state()
         tensors["random_sampler"] = self.sampler.generator.get_state()
         tensors["step"] = torch.tensor(self.step)
@@ -282,6 +321,8 @@ class Trainer:
             for name, optimiser in self._named_optimisers().items():
                 _restore_adam(optimiser, _below(tensors, f"adam.{name}."))
             self.sampler.restore(_below(tensors, "sampler."))
+            self._planned = tensors["planned"]
+            self.feed.begin(self._planned)
             self.generator.set_state(tensors["random"])
             self.sampler.generator.set_state(tensors["random_sampler"])
             self.step = int(tensors["step"])

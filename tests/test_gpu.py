@@ -23,7 +23,7 @@ def picture_and_gradients(device: str, sh_degree: int = 1) -> tuple[torch.Tensor
     leaves = {key: value.clone().requires_grad_() for key, value in gaussians.items().items()}
     cameras = ball_cameras(2, 61).to(device)
     posed = Static().at(fd.Gaussians(**leaves), cameras.times)
-    rgb, _, _ = render_gaussians(posed, cameras, torch.tensor([0.2, 0.4, 0.6], device=device))
+    rgb, _ = render_gaussians(posed, cameras, torch.tensor([0.2, 0.4, 0.6], device=device))
     weight = torch.randn(rgb.shape, generator=torch.Generator().manual_seed(0)).to(device)
     (rgb * weight).sum().backward()
     return rgb.detach().cpu(), {key: value.grad.cpu() for key, value in leaves.items()}

@@ -123,16 +123,19 @@ def _write(
     reformatter = av.video.reformatter.VideoReformatter()
     with av.open(f"file:{aside}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
         # x264's macroblock tree reads memory that nobody wrote: with it, the same pictures give another file each time.
-        options = {"crf": f"{quality:g}", "preset": "medium", "x264-params": "mbtree=0"}
+        # On rendered avatars the preset costs 7 % of size and 0.1 dB against "medium", and takes a third of its time.
+        options = {"crf": f"{quality:g}", "preset": "veryfast", "x264-params": "mbtree=0"}
         video = container.add_stream("libx264", rate=rate, options=options)
         video.width, video.height = padded
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = 1 / rate
+        video.codec_context.thread_type = "FRAME"  # PyAV's default cuts each picture into slices, which scales less
         _tag(video.codec_context)
         track = None if sound is None else sound.add_to(container)
         bar = tqdm(_chain(first, others), total=total, desc="video", unit="picture", disable=total == -1, leave=False)
         for index, picture in enumerate(bar):
-            picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            if padded != (width, height):
+                picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             frame = _yuv(av, reformatter, picture)
             frame.pts, frame.time_base = index, 1 / rate
             container.mux(video.encode(frame))

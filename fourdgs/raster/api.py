@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
+import re
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from .engine import Composite, Harmonics, Project, all_finite
 RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
 RASTERIZE_MODES = ("classic", "antialiased")
 BACKENDS = ("auto", "gsplat", "numba")
+GSPLAT = "1.5.3"  # whose call and semantics these are
 
 
 def rasterize(
@@ -82,7 +85,7 @@ def rasterize(
         "rasterize_mode": rasterize_mode, "absgrad": absgrad,
     }  # fmt: skip
     if _engine(backend, means.device) == "gsplat":
-        call = _gsplat()
+        call = gsplat_function()
         if means.shape[-2] == 0:
             # gsplat 1.5.3 launches a grid of no blocks and takes the process down.
             return _without_gaussians(tensors, int(width), int(height), options)
@@ -115,11 +118,13 @@ def _engine(backend: str, device: torch.device) -> str:
     return backend
 
 
-def _gsplat() -> Any:
+@functools.cache
+def gsplat_function() -> Any:
     """gsplat's function, if its compiled half is there as well (it imports without, and fails in odd ways later)."""
     for package in ("gsplat", "packaging"):  # gsplat needs packaging without saying so
         if importlib.util.find_spec(package) is None:
-            raise MissingDependency(f"rasterising on CUDA needs {package}: pip install gsplat==1.5.3 packaging ninja")
+            remedy = f"pip install gsplat=={GSPLAT} packaging ninja"
+            raise MissingDependency(f"rasterising on CUDA needs {package}: {remedy}")
     try:
         import gsplat
         from gsplat.cuda import _backend
@@ -130,7 +135,13 @@ def _gsplat() -> Any:
             "gsplat has no compiled CUDA kernels: install a wheel built for this torch and CUDA, "
             "or the CUDA toolkit (nvcc) and ninja"
         )
+    if _numbers(gsplat.__version__) < _numbers(GSPLAT):
+        raise MissingDependency(f"gsplat {gsplat.__version__} is too old: pip install gsplat=={GSPLAT}")
     return gsplat.rasterization
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
 def _on_cpu(
