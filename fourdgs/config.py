@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import InputError
 
-_FIELD = ("lr_planes", "lr_mlp")
+_FIELD = ("lr_planes", "lr_mlp", "lr_motion")
 _STEPS = ("iterations", "refine_every", "evaluate_every", "checkpoint_every")  # counted in steps
 
 
@@ -21,7 +21,7 @@ class TrainConfig:
         InputError: a value of the wrong type or out of range, naming the field.
     """
 
-    motion: str = "static"  # static | deform
+    motion: str = "static"  # static | deform | velocity | basis | auto (from the capture's cameras and times)
     iterations: int = 3000  # training steps, the warm-up included
     warmup: float = 0.2  # share of the iterations in which a moving model stays static (4DGaussians' coarse stage)
     batch: int = 1  # cameras a step
@@ -39,6 +39,9 @@ class TrainConfig:
     lr_sh: float = 1e-2  # degree 0; the higher degrees learn at a twentieth
     lr_planes: float = 2e-3  # the field's planes; decays to a tenth
     lr_mlp: float = 2e-4  # the field's decoder; decays to a tenth
+    lr_motion: float = 1.0  # times the own rates of velocity and basis, which decay to a tenth
+    duration: float = 0.15  # velocity: how long Gaussians last at first, of the clip; 0: always
+    trajectories: int = 12  # basis: shared ones
     opacity_penalty: float = 0.001  # mean opacity, and
     scale_penalty: float = 0.001  # mean scale over the scene's radius: together they let unneeded Gaussians die
     motion_penalty: float = 0.01  # times the motion model's own regularisation
@@ -55,14 +58,15 @@ class TrainConfig:
             object.__setattr__(self, field.name, value)
         _one_of("sampling", self.sampling, ("uniform", "balanced"))
         _one_of("init", self.init, ("auto", "hull", "frusta", "box"))
-        _one_of("motion", self.motion, ("static", "deform"))
+        _one_of("motion", self.motion, ("static", "deform", "velocity", "basis", "auto"))
         for name, low, high in (
             ("iterations", 1, None), ("warmup", 0, 1), ("batch", 1, None), ("gaussians", 4, None), ("initial", 0, 1),
             ("sh_degree", 0, 3), ("ssim_weight", 0, 1), ("refine_every", 1, None), ("refine_until", 0, 1),
             ("evaluate_every", 0, None), ("checkpoint_every", 1, None), ("lr_means", 0, None), ("lr_scales", 0, None),
             ("lr_quats", 0, None), ("lr_opacities", 0, None), ("lr_sh", 0, None), ("lr_planes", 0, None),
             ("lr_mlp", 0, None), ("opacity_penalty", 0, None), ("scale_penalty", 0, None),
-            ("motion_penalty", 0, None), ("noise", 0, None),
+            ("motion_penalty", 0, None), ("noise", 0, None), ("lr_motion", 0, None), ("duration", 0, None),
+            ("trajectories", 1, None),
         ):  # fmt: skip
             value = getattr(self, name)
             if value < low or (high is not None and value > high):

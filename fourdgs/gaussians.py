@@ -49,6 +49,16 @@ class Gaussians:
         """The six tensors by their key."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def at_each(self, count: int) -> Gaussians:
+        """``count`` times the same: tensors [N, ...] expanded to [count, N, ...]; those that have a batch keep it."""
+        shapes = {"means": 2, "quats": 2, "scales": 2, "opacities": 1, "sh0": 3, "shN": 3}
+        return Gaussians(
+            **{
+                key: value.expand(count, *value.shape) if value.dim() == shapes[key] else value
+                for key, value in self.items().items()
+            }
+        )
+
     def replace(self, **tensors: Tensor) -> Gaussians:
         """A copy with some tensors replaced."""
         return replace(self, **tensors)

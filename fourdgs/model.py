@@ -18,7 +18,8 @@ from .cameras import Cameras, Views
 from .errors import InputError
 from .files import write_aside
 from .gaussians import KEYS, Gaussians
-from .motion import Motion, make_motion
+from .motion import Motion
+from .motions import make_motion
 from .raster import rasterize
 from .raster.cuda import draw
 
@@ -84,7 +85,7 @@ class Model:
 def render_gaussians(
     gaussians: Gaussians, cameras: Cameras | Views, background: Tensor, *, render_mode: str = "RGB"
 ) -> tuple[Tensor, Tensor]:
-    """Rasterise Gaussians over ``background`` [3]: one set for all cameras (tensors [N, ...]) or one each [C, N, ...].
+    """Rasterise Gaussians over ``background`` [3]; each tensor is one for all cameras [N, ...] or one each [C, N, ...].
 
     Args:
         cameras: as `Views` they are drawn without a wait for the GPU.
@@ -97,12 +98,10 @@ def render_gaussians(
     if gaussians.means.is_cuda and len(gaussians):
         return draw(gaussians, views, background, depth=render_mode == "RGB+ED")
     count = len(views.viewmats)
+    each = gaussians.at_each(count)
     active = [
-        gaussians.means, functional.normalize(gaussians.quats, dim=-1), gaussians.scales.exp(),
-        gaussians.opacities.sigmoid(), gaussians.sh,
+        each.means, functional.normalize(each.quats, dim=-1), each.scales.exp(), each.opacities.sigmoid(), each.sh
     ]  # fmt: skip
-    if gaussians.means.dim() == 2:
-        active = [tensor.expand(count, *tensor.shape) for tensor in active]
     rgb, alpha, _ = rasterize(
         *active,
         views.viewmats[:, None],
@@ -166,5 +165,5 @@ def _drawn(model: Model, cameras: Cameras, chunk: int | None, render_mode: str) 
     every = cameras.to("cpu").views()  # on a GPU the sizes and the centres would be waited for
     for start in range(0, len(cameras), chunk):
         views = every.take(slice(start, start + chunk)).to(device)
-        posed = model.at(views.times) if model.motion.moves else model.gaussians
+        posed = model.motion.pose(model.gaussians, views.times) if model.motion.moves else model.gaussians
         yield render_gaussians(posed, views, background, render_mode=render_mode)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
 from .gaussians import Gaussians
 from .hexplane import hexplane_features
+
+if TYPE_CHECKING:
+    from .config import TrainConfig
 
 
 class Motion(nn.Module):
@@ -23,6 +27,28 @@ class Motion(nn.Module):
     def at(self, gaussians: Gaussians, times: Tensor) -> Gaussians:
         """Gaussians at ``times`` [T] in [0, 1], each tensor with a leading T; NaN asks for the canonical scene."""
         raise TypeError(f"{type(self).__name__} does not say how its Gaussians move")
+
+    def pose(self, gaussians: Gaussians, times: Tensor) -> Gaussians:
+        """The same as `at`, but tensors that no time changes may keep their shape [N, ...]: nothing is copied."""
+        return self.at(gaussians, times)
+
+    def begin(self, gaussians: Gaussians) -> None:
+        """Get ready to be trained with these Gaussians, on their device; from then on it is the identity."""
+
+    def per_gaussian(self) -> dict[str, nn.Parameter]:
+        """The parameters whose first axis is N, by their name in ``named_parameters()``; see `PerGaussian`."""
+        return {}
+
+    def adopt(self, parameters: dict[str, nn.Parameter]) -> None:
+        """Put parameters in the place of those that `per_gaussian` gave; N may be another."""
+
+    def learning_rates(self, config: TrainConfig) -> dict[str, float]:
+        """The first learning rate of each parameter, by name; in a training they decay to a tenth."""
+        return {name: config.lr_motion for name, _ in self.named_parameters()}
+
+    def opacity_penalty(self, gaussians: Gaussians, times: Tensor) -> Tensor | None:
+        """The mean opacity at ``times`` [T], a scalar; None where times don't change it."""
+        return None
 
     def regularisation(self) -> Tensor:
         """A penalty on the model's own parameters, a scalar; 0 where there is nothing to keep smooth."""
@@ -45,7 +71,7 @@ class Static(Motion):
 
     def at(self, gaussians: Gaussians, times: Tensor) -> Gaussians:
         """The same Gaussians at every time, expanded without copying."""
-        return Gaussians(**{k: v.expand(len(times), *v.shape) for k, v in gaussians.items().items()})
+        return gaussians.at_each(len(times))
 
 
 class Deform(Motion):
@@ -108,18 +134,27 @@ class Deform(Motion):
 
     def at(self, gaussians: Gaussians, times: Tensor) -> Gaussians:
         """Gaussians at ``times`` [T]; where a time is NaN, the canonical ones."""
+        return self.pose(gaussians, times).at_each(len(times))
+
+    def pose(self, gaussians: Gaussians, times: Tensor) -> Gaussians:
+        """The same; what is no place, rotation or size keeps its shape."""
         timed = ~torch.isnan(times)
-        still = Static().at(gaussians, times)
         if times.device.type == "cpu" and not timed.any():  # on a GPU the question would stall the host
-            return still
+            return gaussians
         features = self.features(gaussians.means.detach(), torch.nan_to_num(times, nan=0.0))
         offset = self.head(torch.relu(self.hidden(features)))  # [T, N, 10]
         offset = torch.where(timed[:, None, None], offset, 0.0)
-        return still.replace(
-            means=still.means + self.radius * offset[..., 0:3],
-            quats=still.quats + offset[..., 3:7],
-            scales=still.scales + offset[..., 7:10],
+        moved, turned, grown = offset.split((3, 4, 3), -1)
+        return gaussians.replace(
+            means=gaussians.means + self.radius * moved,
+            quats=gaussians.quats + turned,
+            scales=gaussians.scales + grown,
         )
+
+    def learning_rates(self, config: TrainConfig) -> dict[str, float]:
+        """One for the planes, one for what decodes them."""
+        names = (name for name, _ in self.named_parameters())
+        return {name: config.lr_planes if name.startswith(("space", "time")) else config.lr_mlp for name in names}
 
     def regularisation(self) -> Tensor:
         """Smoothness of the time planes (second difference) and their distance from one (K-Planes, section 4.3)."""
@@ -130,17 +165,3 @@ class Deform(Motion):
                 total = total + bend.square().mean()
             total = total + 0.01 * (plane - 1).abs().mean()
         return total
-
-
-MOTIONS: dict[str, type[Motion]] = {model.name: model for model in (Static, Deform)}
-
-
-def make_motion(name: str, settings: dict) -> Motion:
-    """A motion model by its name.
-
-    Raises:
-        InputError: no model has that name.
-    """
-    if name not in MOTIONS:
-        raise InputError(f"{name!r} is unknown", field="motion", remedy=f"use {' or '.join(MOTIONS)}")
-    return MOTIONS[name](**settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from tqdm.auto import tqdm
 
 from .cameras import Views
 from .capture import Capture, true_pictures
+from .choose_motion import choose_motion
 from .config import TrainConfig
 from .cuda.available import fused
 from .densify import Budget
@@ -25,13 +27,14 @@ from .hypothesis import Hypothesis
 from .losses import photometric_to
 from .metrics import psnr_db
 from .model import Model, render_gaussians
-from .motion import make_motion
+from .motions import motion_for
 from .runs import Run, write_table
 from .sampling import Sampler
 from .sessions import LOGGER, describe, hold, stands_finished
 
 LOOK_FRAMES = 8  # of each kind, at every look at the curve
 PLANNED = 64  # steps whose frames are drawn at once
+MOVES = "motion."  # before the names of a motion model's parameters
 
 
 def train(
@@ -70,6 +73,12 @@ def train(
         OutOfMemory: the GPU's memory is too small; the text says what to lower.
     """
     out = Path(out)
+    if config.motion == "auto":
+        choice = choose_motion(capture)
+        config = replace(config, motion=choice.name)
+        LOGGER.info(f"motion {choice.name}: {choice.reason}")
+        if progress is True:
+            tqdm.write(f"{out.name}: motion {choice.name}. {choice.reason}")
     identity = {"config": config.to_dict(), "capture": describe(capture)}
     if stands_finished(out, identity):
         return _nothing_to_do(out, progress)
@@ -148,8 +157,7 @@ class Trainer:
         centre, self.radius = look_at_point(capture)
         count = max(4, round(config.gaussians * config.initial))
         start = initial_gaussians(capture, count, how=config.init, sh_degree=config.sh_degree, seed=config.seed)
-        settings = {"centre": centre.tolist(), "radius": self.radius, "seed": config.seed}
-        self.motion = make_motion(config.motion, settings if config.motion == "deform" else {}).to(device)
+        self.motion = motion_for(config, capture, centre, self.radius).to(device)
         self._adopt(start.to(device))
 
     def _adopt(self, gaussians: Gaussians) -> None:
@@ -160,15 +168,21 @@ class Trainer:
             "opacities": config.lr_opacities, "sh0": config.lr_sh, "shN": config.lr_sh / 20,
         }  # fmt: skip
         self.parameters = {key: torch.nn.Parameter(value.clone()) for key, value in gaussians.items().items()}
-        self.optimisers = {key: _adam([self.parameters[key]], rates[key]) for key in KEYS}
-        field = dict(self.motion.named_parameters())
-        planes = [value for name, value in field.items() if name.startswith(("space", "time"))]
-        decoder = [value for name, value in field.items() if not name.startswith(("space", "time"))]
+        self.motion.begin(self.gaussians())
+        rates |= {MOVES + name: rate for name, rate in self.motion.learning_rates(config).items()}
+        of_motion = {MOVES + name: value for name, value in self.motion.named_parameters()}
+        rows = {MOVES + name for name in self.motion.per_gaussian()}
+        # What has a row for each Gaussian is relocated and grows with them, and has an optimiser to itself.
+        self.parameters |= {key: value for key, value in of_motion.items() if key in rows}
+        self.optimisers = {key: _adam([value], rates[key]) for key, value in self.parameters.items()}
+        shared = {key: value for key, value in of_motion.items() if key not in rows}
         self.field_optimisers = [
-            _adam(group, rate) for group, rate in ((planes, config.lr_planes), (decoder, config.lr_mlp)) if group
+            _adam([value for key, value in shared.items() if rates[key] == rate], rate)
+            for rate in dict.fromkeys(rates[key] for key in shared)
         ]
-        self._field_rates = [optimiser.param_groups[0]["lr"] for optimiser in self.field_optimisers]
-        self._means_rate = rates["means"]
+        moving = [self.optimisers[key] for key in self.parameters if key in rows]
+        self._decays = [(self.optimisers["means"], rates["means"], 0.01)]
+        self._decays += [(each, each.param_groups[0]["lr"], 0.1) for each in (*moving, *self.field_optimisers)]
         self.budget = Budget(self.parameters, self.optimisers, self.generator, config.gaussians)
 
     def gaussians(self) -> Gaussians:
@@ -222,13 +236,10 @@ class Trainer:
         self._planned = self._planned[1:]
         views = self.views.take(frames)
         moving = self.warm and self.motion.moves
-        posed = self.motion.at(self.gaussians(), views.times) if moving else self.gaussians()
+        posed = self.motion.pose(self.gaussians(), views.times) if moving else self.gaussians()
         rendered, _ = render_gaussians(posed, views, self.background)
         loss = photometric_to(rendered, store, rows, config.ssim_weight)
-        loss = loss + config.opacity_penalty * self.parameters["opacities"].sigmoid().mean()
-        loss = loss + config.scale_penalty / self.radius * self.parameters["scales"].exp().mean()
-        if moving and config.motion_penalty:
-            loss = loss + config.motion_penalty * self.motion.regularisation()
+        loss = loss + self._penalties(views.times, moving)
         loss.backward()
         self._descend([*self.optimisers.values(), *(self.field_optimisers if moving else [])])
         self.step += 1
@@ -238,7 +249,19 @@ class Trainer:
                 self.budget.explore(config.noise * self.optimisers["means"].param_groups[0]["lr"])
             if self.step % config.refine_every == 0:
                 self.budget.refine()
+                self.motion.adopt({name: self.parameters[MOVES + name] for name in self.motion.per_gaussian()})
         return loss
+
+    def _penalties(self, times: Tensor, moving: bool) -> Tensor:
+        """What lets unneeded Gaussians die, and keeps the motion smooth; a scalar."""
+        config, gaussians = self.config, self.gaussians()
+        seen = self.motion.opacity_penalty(gaussians, times) if moving else None
+        seen = gaussians.opacities.sigmoid().mean() if seen is None else seen
+        total = config.opacity_penalty * seen
+        total = total + config.scale_penalty / self.radius * gaussians.scales.exp().mean()
+        if moving and config.motion_penalty:
+            total = total + config.motion_penalty * self.motion.regularisation()
+        return total
 
     def _plan(self) -> None:
         """Draw the frames of the coming steps, so that they can be sent for, and the host be left alone."""
@@ -257,9 +280,8 @@ class Trainer:
 
     def _schedule(self) -> None:
         share = self.step / self.config.iterations
-        self.optimisers["means"].param_groups[0]["lr"] = self._means_rate * 0.01**share
-        for optimiser, rate in zip(self.field_optimisers, self._field_rates, strict=True):
-            optimiser.param_groups[0]["lr"] = rate * 0.1**share
+        for optimiser, rate, end in self._decays:
+            optimiser.param_groups[0]["lr"] = rate * end**share
 
     def _look(self, loss: float, held_out: tuple[Views, Tensor] | None) -> None:
         """A row of the curve; its time is kept apart from the training's."""
@@ -291,7 +313,7 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write everything that the rest of the training depends on."""
-        tensors = {f"parameter.{key}": value.detach() for key, value in self.parameters.items()}
+        tensors = {f"parameter.{key}": self.parameters[key].detach() for key in KEYS}
         tensors |= {f"motion.{key}": value for key, value in self.motion.state_dict().items()}
         for name, optimiser in self._named_optimisers().items():
             for index, state in optimiser.state_dict()["state"].items():

@@ -88,6 +88,10 @@ def test_pictures_in_bytes_are_the_rendering_rounded(device, motion):
     assert int(difference.max()) <= (0 if device == "cpu" else 1)
 
 
+def everything(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return dict(trainer.parameters) | trainer.motion.state_dict()
+
+
 def test_a_batched_config_sees_as_many_frames():
     config = TrainConfig(iterations=20_000, refine_every=100, evaluate_every=500, checkpoint_every=1000)
     for batch in (1, 2, 4, 8):
@@ -99,12 +103,14 @@ def test_a_batched_config_sees_as_many_frames():
     assert config.batched(4).lr_sh == pytest.approx(config.batched(2).batched(4).lr_sh)
 
 
-def test_a_stopped_run_ends_up_the_same_wherever_it_stopped(tmp_path):
+@pytest.mark.parametrize("motion", ["deform", "velocity", "basis"])
+def test_a_stopped_run_ends_up_the_same_wherever_it_stopped(tmp_path, motion):
     capture = ball_capture(tmp_path, ball_cameras(6, 32, times=np.linspace(0, 1, 6)))
-    config = TrainConfig(motion="deform", iterations=90, gaussians=100, batch=2, refine_every=10)
+    config = TrainConfig(motion=motion, iterations=90, gaussians=100, batch=2, refine_every=10)
     whole = Trainer(capture, config, torch.device("cpu"))
     for _ in range(90):
         whole.take_step()
+    assert len(whole.parameters["means"]) > 80  # of 50 at the start
     for stop in (1, 37, 64, 65):  # in the middle of a plan, at its end, after it
         first = Trainer(capture, config, torch.device("cpu"))
         for _ in range(stop):
@@ -114,8 +120,8 @@ def test_a_stopped_run_ends_up_the_same_wherever_it_stopped(tmp_path):
         second.restore(tmp_path / "checkpoint.safetensors")
         while second.step < 90:
             second.take_step()
-        for key, value in whole.parameters.items():
-            assert torch.equal(value, second.parameters[key]), (stop, key)
+        for (name, value), other in zip(everything(whole).items(), everything(second).values(), strict=True):
+            assert torch.equal(value, other), (stop, name)
 
 
 # --- words for what is missing ---

@@ -5,10 +5,15 @@ import torch
 from scenes import random_gaussians
 
 from fourdgs import Deform, InputError
-from fourdgs.motion import MOTIONS, make_motion
+from fourdgs.motions import MOTIONS, make_motion
 
 TIMES = torch.tensor([0.0, 0.3, 1.0, float("nan")])
-SETTINGS = {"static": {}, "deform": {"centre": [0.0, 0.0, 0.0], "radius": 1.5, "resolutions": [8, 16]}}
+SETTINGS = {
+    "static": {},
+    "deform": {"centre": [0.0, 0.0, 0.0], "radius": 1.5, "resolutions": [8, 16]},
+    "velocity": {},
+    "basis": {},
+}
 
 
 def shaken(seed: int = 0) -> Deform:
@@ -24,7 +29,9 @@ def shaken(seed: int = 0) -> Deform:
 @pytest.mark.parametrize("name", MOTIONS)
 def test_every_motion_starts_as_the_identity(name):
     gaussians = random_gaussians(40)
-    moved = make_motion(name, SETTINGS[name]).at(gaussians, TIMES)
+    motion = make_motion(name, SETTINGS[name])
+    motion.begin(gaussians)
+    moved = motion.at(gaussians, TIMES)
     for key, value in moved.items().items():
         assert value.shape == (4, *getattr(gaussians, key).shape)
         assert torch.equal(value, getattr(gaussians, key).expand_as(value)), key
@@ -34,8 +41,25 @@ def test_every_motion_starts_as_the_identity(name):
 def test_motion_never_writes_into_what_it_is_given(name):
     gaussians = random_gaussians(40)
     before = {key: value.clone() for key, value in gaussians.items().items()}
-    (shaken() if name == "deform" else make_motion(name, {})).at(gaussians, TIMES)
+    motion = shaken() if name == "deform" else make_motion(name, SETTINGS[name])
+    motion.begin(gaussians)
+    motion.at(gaussians, TIMES)
     assert all(torch.equal(value, before[key]) for key, value in gaussians.items().items())
+
+
+@pytest.mark.parametrize("name", MOTIONS)
+def test_a_pose_is_what_at_gives_but_for_the_copies(name):
+    gaussians = random_gaussians(40)
+    motion = make_motion(name, SETTINGS[name])
+    motion.begin(gaussians)
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in motion.parameters():
+            parameter += 0.1 * torch.rand(parameter.shape, generator=random)
+    posed, moved = motion.pose(gaussians, TIMES), motion.at(gaussians, TIMES)
+    for key, value in moved.items().items():
+        assert value.shape == (4, *getattr(gaussians, key).shape)
+        assert torch.equal(getattr(posed, key).expand_as(value), value), key
 
 
 def test_a_frame_without_a_time_sees_the_canonical_scene():

@@ -26,7 +26,7 @@ def draw(gaussians: Gaussians, views: Views, background: Tensor, *, depth: bool 
     """Pictures [C, H, W, 3] (4 with the expected depth, where nothing is: 0) and opacity [C, H, W, 1].
 
     Args:
-        gaussians: raw parameters, [N, ...] for all cameras or [C, N, ...]; N > 0.
+        gaussians: raw parameters, each tensor [N, ...] for all cameras or [C, N, ...]; N > 0.
         background: [3].
 
     Raises:
@@ -35,12 +35,18 @@ def draw(gaussians: Gaussians, views: Views, background: Tensor, *, depth: bool 
     gsplat_function()  # which says what is missing
     from gsplat import fully_fused_projection, isect_offset_encode, isect_tiles, rasterize_to_pixels
 
-    images, shared = len(views.viewmats), gaussians.means.dim() == 2
+    images, count = len(views.viewmats), len(gaussians)
     opacities = gaussians.opacities.sigmoid()
+    moved = [gaussians.means, gaussians.quats, gaussians.scales.exp(), opacities]
+    shared = all(tensor.dim() == least for tensor, least in zip(moved, (2, 2, 2, 1), strict=True))
     of_each = (lambda tensor: tensor) if shared else (lambda tensor: tensor[:, None])
+    if not shared:
+        tails = ((count, 3), (count, 4), (count, 3), (count,))
+        moved = [tensor.expand(images, *tail) for tensor, tail in zip(moved, tails, strict=True)]
+    means, quats, scales, seen_opacities = moved
     radii, means2d, depths, conics, _ = fully_fused_projection(
-        gaussians.means, None, gaussians.quats, gaussians.scales.exp(), of_each(views.viewmats), of_each(views.Ks),
-        views.width, views.height, opacities=opacities,
+        means, None, quats, scales, of_each(views.viewmats), of_each(views.Ks), views.width, views.height,
+        opacities=seen_opacities,
     )  # fmt: skip
     if not shared:  # [C, 1, N, ...] -> [C, N, ...]
         radii, means2d, depths, conics = (tensor[:, 0] for tensor in (radii, means2d, depths, conics))
