@@ -39,8 +39,8 @@ class Views(NamedTuple):
     width: int
     height: int
 
-    def take(self, rows: Tensor | slice) -> Views:
-        """Some of them, by their numbers [B] or a slice."""
+    def take(self, rows: Tensor | slice | int) -> Views:
+        """Some of them, by anything that indexes the tensors' first axis."""
         return Views(*(tensor[rows] for tensor in self[:4]), self.width, self.height)
 
     def to(self, device: torch.device | str) -> Views:

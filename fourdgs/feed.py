@@ -46,8 +46,9 @@ class Feed:
     def begin(self, rows: Tensor) -> None:
         """Say which frames the coming steps will see, int64 [steps, B] on the host."""
         self._rows, self._taken = rows, 0
-        self._here = rows.to(self.device, non_blocking=True)
-        if self.streamed and len(rows):
+        if not self.streamed:
+            self._here = rows.to(self.device, non_blocking=True)
+        elif len(rows):
             size = (rows.shape[1], *self._rgb.shape[1:])
             if not self._buffers or self._buffers[0].shape != size:
                 self._buffers = [torch.empty(size, dtype=torch.uint8, device=self.device) for _ in range(2)]
@@ -55,19 +56,18 @@ class Feed:
                 self._whole = torch.arange(len(rows[0]), device=self.device)
             self._send(0)
 
-    def next(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the next step: its frames' numbers [B], a store of pictures uint8 [m, H, W, 3], and their rows there [B].
+    def next(self) -> tuple[Tensor, Tensor]:
+        """Of the next step: a store of pictures uint8 [m, H, W, 3], and the rows there of its frames [B].
 
         What was given before may be overwritten.
         """
         step, self._taken = self._taken, self._taken + 1
-        frames = self._here[step]
         if not self.streamed:
-            return frames, self._rgb, frames
+            return self._rgb, self._here[step]
         torch.cuda.current_stream(self.device).wait_event(self._sent[step % 2])
         if step + 1 < len(self._rows):
             self._send(step + 1)
-        return frames, self._buffers[step % 2], self._whole
+        return self._buffers[step % 2], self._whole
 
     def pictures(self, rows: Tensor) -> Tensor:
         """Pictures by their number, uint8 [B, H, W, 3] on the device."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from .cuda.available import fused
 from .gaussians import Gaussians
 from .hexplane import hexplane_features
 
@@ -143,6 +144,11 @@ class Deform(Motion):
             return gaussians
         features = self.features(gaussians.means.detach(), torch.nan_to_num(times, nan=0.0))
         offset = self.head(torch.relu(self.hidden(features)))  # [T, N, 10]
+        if offset.is_cuda and fused():
+            from .cuda.pose import pose
+
+            places = pose(gaussians.means, gaussians.quats, gaussians.scales, offset, timed, self.radius)
+            return gaussians.replace(**dict(zip(("means", "quats", "scales"), places, strict=True)))
         offset = torch.where(timed[:, None, None], offset, 0.0)
         moved, turned, grown = offset.split((3, 4, 3), -1)
         return gaussians.replace(
@@ -158,6 +164,10 @@ class Deform(Motion):
 
     def regularisation(self) -> Tensor:
         """Smoothness of the time planes (second difference) and their distance from one (K-Planes, section 4.3)."""
+        if self.head.weight.is_cuda and fused():
+            from .cuda.smoothness import time_plane_penalty
+
+            return time_plane_penalty(list(self.time))
         total = self.head.weight.new_zeros(())
         for plane in self.time:
             if plane.shape[1] > 2:

@@ -232,9 +232,9 @@ class Trainer:
         self._schedule()
         if not len(self._planned):
             self._plan()
-        frames, store, rows = self.feed.next()
+        store, rows = self.feed.next()
+        views = self._coming.take(-len(self._planned))
         self._planned = self._planned[1:]
-        views = self.views.take(frames)
         moving = self.warm and self.motion.moves
         posed = self.motion.pose(self.gaussians(), views.times) if moving else self.gaussians()
         rendered, _ = render_gaussians(posed, views, self.background)
@@ -256,9 +256,14 @@ class Trainer:
         """What lets unneeded Gaussians die, and keeps the motion smooth; a scalar."""
         config, gaussians = self.config, self.gaussians()
         seen = self.motion.opacity_penalty(gaussians, times) if moving else None
-        seen = gaussians.opacities.sigmoid().mean() if seen is None else seen
-        total = config.opacity_penalty * seen
-        total = total + config.scale_penalty / self.radius * gaussians.scales.exp().mean()
+        weights = config.opacity_penalty, config.scale_penalty / self.radius
+        if seen is None and self.device.type == "cuda" and fused():
+            from .cuda.penalties import size_penalty
+
+            total = size_penalty(gaussians.opacities, gaussians.scales, *weights)
+        else:
+            seen = gaussians.opacities.sigmoid().mean() if seen is None else seen
+            total = weights[0] * seen + weights[1] * gaussians.scales.exp().mean()
         if moving and config.motion_penalty:
             total = total + config.motion_penalty * self.motion.regularisation()
         return total
@@ -266,8 +271,13 @@ class Trainer:
     def _plan(self) -> None:
         """Draw the frames of the coming steps, so that they can be sent for, and the host be left alone."""
         steps = min(PLANNED, max(1, self.config.iterations - self.step))
-        self._planned = torch.stack([self.sampler.next(self.config.batch) for _ in range(steps)])
-        self.feed.begin(self._planned)
+        self._expect(torch.stack([self.sampler.next(self.config.batch) for _ in range(steps)]))
+
+    def _expect(self, planned: Tensor) -> None:
+        """Send for what the coming steps see, frames [steps, B]: cameras of all at once, pictures one step ahead."""
+        self._planned = planned
+        self._coming = self.views.take(planned.to(self.device))  # tensors [steps, B, ...]
+        self.feed.begin(planned)
 
     def _descend(self, optimisers: list[torch.optim.Adam]) -> None:
         if self.device.type == "cuda" and fused():
@@ -343,8 +353,7 @@ class Trainer:
             for name, optimiser in self._named_optimisers().items():
                 _restore_adam(optimiser, _below(tensors, f"adam.{name}."))
             self.sampler.restore(_below(tensors, "sampler."))
-            self._planned = tensors["planned"]
-            self.feed.begin(self._planned)
+            self._expect(tensors["planned"])
             self.generator.set_state(tensors["random"])
             self.sampler.generator.set_state(tensors["random_sampler"])
             self.step = int(tensors["step"])

@@ -6,7 +6,10 @@ import torch
 
 from fourdgs.cuda.adam import adam_steps
 from fourdgs.cuda.hexplane import fused_features
+from fourdgs.cuda.penalties import size_penalty
 from fourdgs.cuda.photometric import Photometric
+from fourdgs.cuda.pose import pose
+from fourdgs.cuda.smoothness import time_plane_penalty
 from fourdgs.hexplane import sampled_features
 from fourdgs.raster.ssim import _plain
 
@@ -14,6 +17,11 @@ from fourdgs.raster.ssim import _plain
 def close(a: torch.Tensor, b: torch.Tensor, within: float) -> None:
     error = float((a - b).detach().norm() / b.detach().norm().clamp(min=1e-12))
     assert error < within, error
+
+
+def scattered(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers, no two of them next to each other in memory."""
+    return torch.stack([tensor, tensor], -1)[..., 0]
 
 
 def check_photometric(device: str, height: int, width: int) -> None:
@@ -33,23 +41,80 @@ def check_photometric(device: str, height: int, width: int) -> None:
         close(*(torch.autograd.grad(1.7 * value, rendered)[0] for value in (fused, plain)), 1e-4)
 
 
-def check_features(device: str, count: int, channels: int) -> None:
-    """HexPlane features and their gradients, of places and times inside, on the border and outside."""
+def check_features(device: str, count: int, channels: int, rows: tuple[int, int], times: list[float]) -> None:
+    """HexPlane features and their gradients, of places and times inside, on the border and outside.
+
+    Tensors that are not contiguous give the same.
+    """
     random = torch.Generator().manual_seed(count)
 
     def some(*shape: int) -> torch.Tensor:
         return torch.rand(*shape, generator=random).to(device).requires_grad_()
 
     space = [some(3, size, size, channels) for size in (8, 13)]
-    time = [some(3, 5, size, channels) for size in (8, 13)]
+    time = [some(3, many, size, channels) for many, size in zip(rows, (8, 13), strict=True)]
     place = (2.4 * some(count, 3) - 1.2).detach()
-    times = torch.tensor([0.0, 0.33, 1.0, 0.9], device=device)
+    times = torch.tensor(times, device=device)
     fused, plain = (form(space, time, place, times) for form in (fused_features, sampled_features))
     close(fused, plain, 1e-5)
     v = some(*plain.shape).detach()
     pairs = [torch.autograd.grad((value * v).sum(), [*space, *time]) for value in (fused, plain)]
     for a, b in zip(*pairs, strict=True):
         close(a, b, 1e-4)
+    apart = [scattered(plane) for plane in (*space, *time, place, times)]
+    close(fused_features(apart[:2], apart[2:4], *apart[4:]), plain, 1e-5)
+
+
+def check_smoothness(device: str, *shapes: tuple[int, int, int, int]) -> None:
+    """The penalty on time planes, some of whose numbers are one, and its gradient."""
+    planes = [(0.5 + torch.randn(shape, device=device)).requires_grad_() for shape in shapes]
+    with torch.no_grad():
+        for plane in planes:
+            plane[0, :, ::2] = 1
+    plain = sum(0.01 * (plane - 1).abs().mean() for plane in planes)
+    for plane in planes:
+        if plane.shape[1] > 2:
+            plain = plain + (plane[:, 2:] - 2 * plane[:, 1:-1] + plane[:, :-2]).square().mean()
+    fused = time_plane_penalty(planes)
+    close(fused, plain, 1e-5)
+    for a, b in zip(*(torch.autograd.grad(1.7 * value, planes) for value in (fused, plain)), strict=True):
+        close(a, b, 1e-4)
+    close(time_plane_penalty([scattered(plane) for plane in planes]), plain, 1e-5)
+
+
+def check_sizes(device: str, count: int) -> None:
+    """The penalty on opacities and scales, and its gradient."""
+    opacities, scales = ((3 * torch.randn(count, *rest, device=device)).requires_grad_() for rest in ((), (3,)))
+    for weights in ((0.01, 0.3), (0.0, 1), (2, 0.0)):
+        plain = weights[0] * opacities.sigmoid().mean() + weights[1] * scales.exp().mean()
+        fused = size_penalty(opacities, scales, *weights)
+        close(fused, plain, 1e-5)
+        pairs = [torch.autograd.grad(1.7 * value, [opacities, scales]) for value in (fused, plain)]
+        for a, b in zip(*pairs, strict=True):
+            close(a, b, 1e-4)
+    close(size_penalty(scattered(opacities), scattered(scales), *weights), plain, 1e-5)
+
+
+def check_pose(device: str, count: int, timed: list[bool]) -> None:
+    """Posed Gaussians and the gradients of all that they are made of; canonical ones where the offset is NaN."""
+    timed = torch.tensor(timed, device=device)
+    inputs = [torch.randn(shape, device=device).requires_grad_() for shape in ((count, 3), (count, 4), (count, 3))]
+    offset = torch.randn(len(timed), count, 10, device=device)
+    offset = torch.where(timed[:, None, None], offset, torch.nan).requires_grad_()
+    inputs.append(offset)
+    counted = torch.where(timed[:, None, None], offset, 0.0)
+    plain = [value + part for value, part in zip(inputs, counted.split((3, 4, 3), -1), strict=False)]
+    plain[0] = inputs[0] + 1.3 * counted[..., :3]
+    v = [torch.randn_like(value) for value in plain]
+    expected = torch.autograd.grad(plain, inputs, v)
+    forms = [(inputs, timed), (inputs, 2 * timed.float()), ([scattered(value) for value in inputs], scattered(timed))]
+    for given, asked in forms:
+        fused = pose(*given, asked, 1.3)
+        for a, b, still in zip(fused, plain, inputs, strict=False):
+            close(a, b, 1e-5)
+            assert torch.equal(a[~timed], still.expand_as(a)[~timed])
+        for a, b in zip(torch.autograd.grad(fused, inputs, [scattered(value) for value in v]), expected, strict=True):
+            close(a, b, 1e-5)
 
 
 def check_adam(device: str) -> None:
@@ -79,8 +144,17 @@ def check(device: str) -> None:
     """All of them."""
     for size in ((11, 11), (37, 53), (16, 200)):
         check_photometric(device, *size)
-    for count, channels in ((1, 16), (150, 16), (64, 4)):
-        check_features(device, count, channels)
+    inner = [0.0, 0.33, 1.0, 0.9]
+    check_features(device, 1, 16, (5, 5), inner)
+    check_features(device, 150, 16, (5, 24), inner)
+    check_features(device, 64, 4, (1, 2), [*inner, -0.2, 1.3])
+    check_features(device, 3, 32, (3, 4), [0.5])
+    check_smoothness(device, (3, 24, 8, 16), (3, 24, 37, 16))
+    check_smoothness(device, (3, 1, 8, 4), (3, 2, 5, 1), (3, 3, 1, 1), (3, 4, 13, 4))
+    for count in (1, 2, 150, 1500):
+        check_sizes(device, count)
+    for count, timed in ((1, [True]), (1, [False]), (150, [True, False, True]), (128, [True] * 4)):
+        check_pose(device, count, timed)
     check_adam(device)
 
 

@@ -1,7 +1,8 @@
-"""HexPlane features on CUDA: one kernel a level forwards and one backwards, for all times at once.
+"""HexPlane features on CUDA: two launches a level forwards, two backwards and one zero fill, for all times at once.
 
-As on the CPU, the time planes are first interpolated at the few times asked for, here by a small matrix product, which
-leaves a line of cells for each axis and time. The planes of space are looked up once for all times.
+As on the CPU, the time planes are first interpolated at the few times asked for, which leaves a line of cells for each
+axis and time; the planes of space are looked up once for all times. torch's own form of the lines and of their way
+back is a dozen launches a level, and a training step lasts as long as its host takes to launch it.
 """
 
 from __future__ import annotations
@@ -16,62 +17,111 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _BLOCK = 64  # Gaussians to a program
+_CELLS = 256  # numbers of a row of a time plane to a program
 
 
 def fused_features(space: Sequence[Tensor], time: Sequence[Tensor], place: Tensor, times: Tensor) -> Tensor:
-    """`hexplane.hexplane_features`, for a number of channels that is a power of two."""
-    lines = [_lines(planes, times) for planes in time]
-    return _Fused.apply(place, *space, *lines)
-
-
-def _lines(planes: Tensor, times: Tensor) -> Tensor:
-    """Time planes [3, S, R, C] at times [T] -> [T, 3, R, C]."""
-    rows = planes.shape[1]
-    at = (times * (rows - 1)).clamp(0, rows - 1)  # [T]
-    # A hat around each row: the two neighbours' shares of linear interpolation, and 0 for the others.
-    shares = (1 - (at[:, None] - torch.arange(rows, device=at.device)).abs()).clamp(min=0)  # [T, S]
-    return torch.einsum("ts,ksrc->tkrc", shares, planes)
+    """`hexplane.hexplane_features`, for a number of channels that is a power of two and times that are finite."""
+    return _Fused.apply(place, times, *space, *time)
 
 
 class _Fused(torch.autograd.Function):
-    """place [N, 3], planes of space [3, R, R, C] and lines [T, 3, R, C] of each level -> [T, N, levels * C]."""
+    """place [N, 3], times [T], space planes [3, R, R, C], time planes [3, S, R, C] -> [T, N, levels * C]."""
 
     @staticmethod
-    def forward(ctx: Any, place: Tensor, *tensors: Tensor) -> Tensor:
-        place, *tensors = (tensor.contiguous() for tensor in (place, *tensors))
-        levels = len(tensors) // 2
-        instants, channels = tensors[levels].shape[0], tensors[0].shape[-1]
+    def forward(ctx: Any, place: Tensor, times: Tensor, *planes: Tensor) -> Tensor:
+        place, times, *planes = (tensor.contiguous() for tensor in (place, times, *planes))
+        levels, instants, channels = len(planes) // 2, len(times), planes[0].shape[-1]
+        space, time = planes[:levels], planes[levels:]
+        lines = place.new_empty(instants * sum(_line(moving) for moving in time))
         features = place.new_empty(instants, len(place), levels * channels)
-        for level, (planes, lines) in enumerate(zip(tensors[:levels], tensors[levels:], strict=True)):
-            _features[(triton.cdiv(len(place), _BLOCK),)](
-                place, planes, lines, features, len(place), planes.shape[1], features.shape[2],
+        blocks = triton.cdiv(len(place), _BLOCK)
+        for level, (still, moving, line) in enumerate(zip(space, time, _by_level(lines, time, instants), strict=True)):
+            rows, pitch = moving.shape[1], moving.shape[2] * channels
+            _lines[(instants, 3, triton.cdiv(pitch, _CELLS))](moving, times, line, rows, pitch, BLOCK=_CELLS)
+            _features[(blocks,)](
+                place, still, line, features, len(place), still.shape[1], features.shape[2],
                 level * channels, INSTANTS=instants, C=channels, BLOCK=_BLOCK,
             )  # fmt: skip
-        ctx.save_for_backward(place, *tensors)
+        ctx.save_for_backward(place, times, lines, *planes)
         return features
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, v: Tensor):
-        place, *tensors = ctx.saved_tensors
-        levels, channels, v = len(tensors) // 2, tensors[0].shape[-1], v.contiguous()
-        gradients = [torch.zeros_like(tensor) for tensor in tensors]
-        for level in range(levels):
-            planes, lines = tensors[level], tensors[levels + level]
-            _features_back[(triton.cdiv(len(place), _BLOCK),)](
-                place, planes, lines, v, gradients[level], gradients[levels + level], len(place),
-                planes.shape[1], v.shape[2], level * channels, INSTANTS=len(lines), C=channels, BLOCK=_BLOCK,
+        place, times, lines, *planes = ctx.saved_tensors
+        v = v.contiguous()
+        levels, instants, channels = len(planes) // 2, len(times), planes[0].shape[-1]
+        space, time = planes[:levels], planes[levels:]
+        # What atomics add to, in one buffer, so that one fill zeroes it: the space planes' gradients, then the lines'.
+        sums = v.new_zeros(sum(still.numel() for still in space) + lines.numel())
+        *v_space, v_lines = sums.split([*(still.numel() for still in space), lines.numel()])
+        v_space = [part.view(still.shape) for part, still in zip(v_space, space, strict=True)]
+        v_time = [torch.empty_like(moving) for moving in time]
+        blocks = triton.cdiv(len(place), _BLOCK)
+        parts = zip(_by_level(lines, time, instants), _by_level(v_lines, time, instants), strict=True)
+        for level, (line, v_line) in enumerate(parts):
+            still, moving = space[level], time[level]
+            rows, pitch = moving.shape[1], moving.shape[2] * channels
+            _features_back[(blocks,)](
+                place, still, line, v, v_space[level], v_line, len(place),
+                still.shape[1], v.shape[2], level * channels, INSTANTS=instants, C=channels, BLOCK=_BLOCK,
             )  # fmt: skip
-        return None, *gradients
+            _lines_back[(rows, 3, triton.cdiv(pitch, _CELLS))](
+                v_line, times, v_time[level], rows, pitch, INSTANTS=instants, BLOCK=_CELLS
+            )
+        return None, None, *v_space, *v_time
+
+
+def _line(moving: Tensor) -> int:
+    """How many numbers the lines [3, R, C] of a level's time planes [3, S, R, C] have, at one time."""
+    return 3 * moving.shape[2] * moving.shape[3]
+
+
+def _by_level(lines: Tensor, time: Sequence[Tensor], instants: int) -> Sequence[Tensor]:
+    """The part of a flat buffer of lines that is each level's: [T, 3, R, C], flat."""
+    return lines.split([instants * _line(moving) for moving in time])
+
+
+@triton.jit
+def _around(at, size):
+    """The cell at or below a position, the next one, and how far between them it is."""
+    at = tl.minimum(tl.maximum(at, 0.0), size - 1.0)
+    low = at.to(tl.int32)
+    return low, tl.minimum(low + 1, size - 1), at - low
+
+
+@triton.jit
+def _lines(planes, times, lines, rows, pitch, BLOCK: tl.constexpr):
+    """Time planes [3, S, pitch] at times [T] -> lines [T, 3, pitch]."""
+    t, k = tl.program_id(0), tl.program_id(1)
+    x = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
+    inside = x < pitch
+    low, high, share = _around(tl.load(times + t) * (rows - 1), rows)
+    plane = planes + k * rows * pitch + x
+    a = tl.load(plane + low * pitch, inside, 0.0)
+    b = tl.load(plane + high * pitch, inside, 0.0)
+    tl.store(lines + (t * 3 + k) * pitch + x, a + share * (b - a), inside)
+
+
+@triton.jit
+def _lines_back(v_lines, times, v_planes, rows, pitch, INSTANTS: tl.constexpr, BLOCK: tl.constexpr):
+    """The transpose of `_lines`: each program sums up a piece of one row, so that nothing is added atomically."""
+    s, k = tl.program_id(0), tl.program_id(1)
+    x = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
+    inside = x < pitch
+    total = tl.zeros((BLOCK,), tl.float32)
+    for t in range(INSTANTS):
+        low, high, share = _around(tl.load(times + t) * (rows - 1), rows)
+        weight = tl.where(s == low, 1 - share, 0.0) + tl.where(s == high, share, 0.0)
+        total += weight * tl.load(v_lines + (t * 3 + k) * pitch + x, inside, 0.0)
+    tl.store(v_planes + (k * rows + s) * pitch + x, total, inside)
 
 
 @triton.jit
 def _cell(place, axis, n, inside, size):
-    """The cell at or below each Gaussian along an axis, the next one, and how far between them it is."""
-    at = (tl.load(place + n * 3 + axis, inside, 0.0) + 1) * 0.5 * (size - 1)
-    at = tl.minimum(tl.maximum(at, 0.0), size - 1.0)
-    low = at.to(tl.int32)
-    return low, tl.minimum(low + 1, size - 1), at - low
+    """What is around each Gaussian along an axis."""
+    return _around((tl.load(place + n * 3 + axis, inside, 0.0) + 1) * 0.5 * (size - 1), size)
 
 
 @triton.jit

@@ -7,6 +7,7 @@ stays in 8 bits and where it lies: a batch names its rows of the store.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -36,23 +37,23 @@ class Photometric(torch.autograd.Function):
         weights = window(rendered.device)
         moments = rendered.new_empty(4, images, height, out_line)
         across = triton.cdiv(line, _ACROSS)
-        absolute = rendered.new_empty(images * height, across)
-        sizes = (line, out_line, channels)
-        _rows_forward[(images * height, across)](
-            rendered, store, rows, weights, moments, absolute, height, *sizes, moments.stride(0), BLOCK=_ACROSS
-        )
-        slopes = rendered.new_empty(3, images, out_rows, out_line)
         grid = (images, triton.cdiv(out_rows, _TILE[0]), triton.cdiv(out_line, _TILE[1]))
-        similar = rendered.new_empty(grid)
+        ctx.scales = ((1 - ssim_weight) / rendered.numel(), -ssim_weight / (images * out_rows * out_line))
+        # The parts that both passes give to the loss, scaled and side by side, so that one sum takes them all.
+        counts = (images * height * across, math.prod(grid))
+        parts = rendered.new_empty(sum(counts))
+        absolute, similar = parts.split(counts)
+        _rows_forward[(images * height, across)](
+            rendered, store, rows, weights, moments, absolute, height, line, out_line, channels, moments.stride(0),
+            ctx.scales[0], BLOCK=_ACROSS,
+        )  # fmt: skip
+        slopes = rendered.new_empty(3, images, out_rows, out_line)
         _columns_forward[grid](
             moments, weights, slopes, similar, height, out_rows, out_line, moments.stride(0), slopes.stride(0),
-            ROWS=_TILE[0], BLOCK=_TILE[1], num_warps=_WARPS,
+            ctx.scales[1], ROWS=_TILE[0], BLOCK=_TILE[1], num_warps=_WARPS,
         )  # fmt: skip
         ctx.save_for_backward(rendered, store, rows, slopes)
-        count, out_count = rendered.numel(), images * out_rows * out_line
-        ctx.scales = ((1 - ssim_weight) / count, -ssim_weight / out_count)
-        loss = absolute.sum() * ctx.scales[0] + similar.sum() * ctx.scales[1]
-        return loss + ssim_weight
+        return parts.sum()
 
     @staticmethod
     @once_differentiable
@@ -83,9 +84,10 @@ def _true_row(store, rows, image, row, height, line):
 
 @triton.jit
 def _rows_forward(
-    rendered, store, rows, weights, moments, absolute, height, line, out_line, channels, plane, BLOCK: tl.constexpr
-):
-    """Moments mean a, mean b, aa + bb, ab [4, B, H, L'] filtered along rows, and sums of |a - b| [B H, blocks]."""
+    rendered, store, rows, weights, moments, absolute, height, line, out_line, channels, plane, scale,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Moments mean a, mean b, aa + bb, ab [4, B, H, L'] filtered along rows; scaled sums of |a - b| [B H, blocks]."""
     at_row, block = tl.program_id(0), tl.program_id(1)
     image, row = at_row // height, at_row % height
     x = block * BLOCK + tl.arange(0, BLOCK)
@@ -94,7 +96,7 @@ def _rows_forward(
     inside, whole = x < out_line, x < line
     a0 = tl.load(a_row + x, whole, 0.0)
     b0 = tl.load(b_row + x, whole, 0).to(tl.float32) / 255
-    tl.store(absolute + at_row * tl.num_programs(1) + block, tl.sum(tl.abs(a0 - b0)))
+    tl.store(absolute + at_row * tl.num_programs(1) + block, scale * tl.sum(tl.abs(a0 - b0)))
     mean_a = tl.zeros((BLOCK,), tl.float32)
     mean_b, squares, cross = mean_a, mean_a, mean_a
     for k in tl.static_range(_K):
@@ -114,10 +116,10 @@ def _rows_forward(
 
 @triton.jit
 def _columns_forward(
-    moments, weights, slopes, similar, height, out_rows, out_line, plane, out_plane,
+    moments, weights, slopes, similar, height, out_rows, out_line, plane, out_plane, scale,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """SSIM's slopes to mean a, aa and ab [3, B, H', L'], and its sums [B, blocks, blocks]."""
+    """SSIM's slopes to mean a, aa and ab [3, B, H', L'], and scaled sums of SSIM - 1 [B, blocks, blocks]."""
     image = tl.program_id(0)
     y = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
     x = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)[None, :]
@@ -136,9 +138,9 @@ def _columns_forward(
     n1 = mean_a * mean_a + mean_b * mean_b + _C1
     n2 = squares - mean_a * mean_a - mean_b * mean_b + _C2
     inverse = 1 / (n1 * n2)
-    value = tl.where(inside, t1 * t2 * inverse, 0.0)
+    value = t1 * t2 * inverse
     place = (image * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(2) + tl.program_id(2)
-    tl.store(similar + place, tl.sum(value))
+    tl.store(similar + place, scale * tl.sum(tl.where(inside, value - 1, 0.0)))
     to = slopes + (image.to(tl.int64) * out_rows + y) * out_line + x
     tl.store(to, 2 * inverse * (mean_b * (t2 - t1) - value * mean_a * (n2 - n1)), inside)
     tl.store(to + out_plane, -value * n1 * inverse, inside)
