@@ -9,11 +9,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import story
+from . import story, verdict
 from .config import TrainConfig
 from .data.load import load_capture
 from .errors import InputError, MissingDependency, OutputError
 from .files import write_json
+from .hypothesis import register
 from .report import NotebookFailed, build_report
 from .report.markdown import check_flavor
 from .report.words import words_of
@@ -34,6 +35,8 @@ def demo(
     scene_frames: int = 12,
 ) -> Path:
     """Everything from nothing: capture, training, comparison, report.
+
+    The test that the report decides is registered beside the runs before the first of them starts.
 
     Args:
         capture: a folder with transforms; ``data/alpha`` is made when it is missing.
@@ -59,7 +62,8 @@ def demo(
     known = loaded.frames["source"].unique()
     ready = time.perf_counter()
     print(f"capture {folder}: {len(loaded)} frames, sources {', '.join(known)}, {loaded.cameras.width} pixels wide")
-    story.train_rows(folder, rows, base, out, seeds=seeds, scale=scale)
+    register(verdict.expectation(loaded), out)
+    runs = story.train_rows(folder, rows, base, out, seeds=seeds, scale=scale)
     trained = time.perf_counter() - ready
     print(f"trained {len(rows) * seeds} runs in {trained:.0f} s, in {out}")
     common = {
@@ -86,6 +90,7 @@ def demo(
         lang=lang,
         flavor=flavor,
         info={"capture": {"name": loaded.name, "digest": loaded.digest()}, "base": base.to_dict()},
+        runs=runs,
     )
     print(f"the report is {page} after {time.perf_counter() - begun:.0f} s")
     return page

@@ -128,7 +128,7 @@ def register(hypothesis: Hypothesis, out: str | Path) -> Path:
         if file.exists():
             standing = load_hypothesis(file)
             if replace(standing, written_at="") != replace(hypothesis, written_at=""):
-                remedy = "write the new one to another file: what was registered is not changed"
+                remedy = "write the new one to another file, or beside other runs: what was registered is not changed"
                 raise InputError("another hypothesis was registered here", file=file, remedy=remedy)
             return file
         stamped = replace(hypothesis, written_at=datetime.now(UTC).isoformat(timespec="seconds"))

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .capture import Capture
 from .evaluate import paired, summary
 from .hypothesis import Hypothesis, judge, load_hypothesis
-from .runs import PHASES, Run
+from .runs import Run
 from .story import ROWS
 
 THRESHOLD_DB = 30.0
@@ -84,6 +85,21 @@ def introduction(rows: Sequence[str], threshold_db: float = THRESHOLD_DB) -> str
     )
 
 
+def expectation(capture: Capture, threshold_db: float = THRESHOLD_DB) -> Hypothesis:
+    """The test of the story as a hypothesis to register before the runs.
+
+    Of the held-out talking frames where the capture has such, as the embedded one does, and else of all held-out ones.
+    """
+    talks = (capture.frames["source"] == "talking") & (capture.frames["split"] == "test")
+    frames = "talking frames" if talks.any() else "frames"
+    return Hypothesis(
+        f"A row's training frames are enough to show held-out {frames} at {threshold_db:g} dB or more.",
+        threshold_db=threshold_db,
+        source="talking" if talks.any() else None,
+        outcomes={"above": "a real jump", "below": "a ceiling, of the method or of the row's frames"},
+    )
+
+
 def legend(means: pd.DataFrame) -> str:
     """What the rows of a table are, as a Markdown list."""
     return "\n".join(f"- `{name}`: {ROWS[name].label}" for name in dict.fromkeys(means["row"]))
@@ -142,15 +158,21 @@ def cite(hypothesis: Hypothesis | str | Path, runs: Sequence[Run]) -> str:
         f"{hypothesis.threshold_db:g} dB of {metric} on {frames}.",
         "",
     ]
-    for row in found.itertuples():
+    signs = [
+        f"Registered: {row.evidence}." if row.before else f"**Not pre-registered**: {row.evidence}."
+        for row in found.itertuples()
+    ]
+    if len(signs) > 1 and len(set(signs)) == 1:  # said once
+        lines[0] += f" {signs[0]}"
+        signs = [""] * len(signs)
+    for row, sign in zip(found.itertuples(), signs, strict=True):
         bounds = f"[{row.low:.1f}, {row.high:.1f}]" if np.isfinite(row.low) else "(one camera, no interval)"
         meaning = row.meaning
         if row.verdict == "undecided" and not meaning:
             meaning = "the interval spans the line" if np.isfinite(row.low) else "one camera decides nothing"
         lines.append(
             f"- `{row.row}`: {row.mean:.1f} dB {bounds}, {row.frames} frames of {row.cameras} cameras, "
-            f"{row.seeds} seed{'s' if row.seeds > 1 else ''}: **{row.verdict}**: {meaning}. "
-            + (f"Registered: {row.evidence}." if row.before else f"**Not pre-registered**: {row.evidence}.")
+            f"{row.seeds} seed{'s' if row.seeds > 1 else ''}: **{row.verdict}**: {meaning}. {sign}".rstrip()
         )
     return "\n".join(lines)
 
@@ -246,6 +268,9 @@ def headline(decided: pd.DataFrame, kind: str = "talking", threshold_db: float =
 def timeline(runs: Sequence[Run], before: Sequence[tuple[str, float]] = ()) -> pd.DataFrame:
     """What took how long: the given phases, then each run where it really lay in time.
 
+    Rendering and reports come whenever somebody asks, and again: `Run.costs` has them. A report that showed what it
+    took itself could not be built twice and be the same.
+
     Args:
         before: ``(name, seconds)`` of what came before the first run.
 
@@ -260,9 +285,9 @@ def timeline(runs: Sequence[Run], before: Sequence[tuple[str, float]] = ()) -> p
     for run, start in sorted(zip(runs, starts, strict=True), key=lambda pair: pair[1]):
         phases = run.info["phases_s"]
         spent = {"train": phases["train"], "evaluate": phases.get("look", 0.0) + phases.get("evaluate", 0.0)}
-        # A fraction of a second of these would be a bar of a figure for nothing.
-        long = {phase: phases[phase] for phase in ("data", "render", "report") if phases.get(phase, 0) >= 1}
-        spent = {name: (long | spent)[name] for name in PHASES if name in long | spent}
+        # A fraction of a second of it would be a bar of a figure for nothing.
+        if phases.get("data", 0) >= 1:
+            spent = {"data": phases["data"]} | spent
         place = clock + start - min(starts)
         for phase, seconds in spent.items():
             rows.append({"name": f"{run.name} {phase}", "seconds": seconds, "start_s": place, "group": phase})

@@ -12,10 +12,12 @@ import pytest
 from scenes import ball_cameras, ball_capture
 
 import fourdgs as fd
-from fourdgs import InputError
+from fourdgs import InputError, verdict
+from fourdgs import demo as demo_module
 from fourdgs.data.transforms import write_transforms
 from fourdgs.demo import demo, main
 from fourdgs.report import read_parameters, run_notebook
+from fourdgs.runs import Run
 from fourdgs.story import STORY, base_config
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -73,6 +75,19 @@ def test_the_main_job_on_a_capture_of_ones_own(folder, tmp_path, monkeypatch):
     assert f"{mean:.1f} [" in html and f"{mean:.1f} [" in words
     assert html.count("<figure") >= 10 and len(list((out / "figures").glob("*.svg"))) >= 10
     assert not list(tmp_path.glob("reports/.*"))
+    # The test was written down before the runs; again, with the same words, it stands; with others it is refused.
+    runs = [Run(path) for path in sorted((tmp_path / "runs" / "ball").glob("*-s0"))]
+    assert len(runs) == 2 and all({"train", "evaluate", "report"} <= set(run.costs["phase"]) for run in runs)
+    cited = words.split("### What was registered")[1].split("###")[0]
+    assert "before the runs" in cited and "Registered: " in cited and "source `" not in cited
+    built = []
+    monkeypatch.setattr(demo_module, "build_report", lambda *_, **settings: built.append(settings["runs"]))
+    demo(folder, ["static_all", "deform_all"], base=base_config(20, 60), slug="ball")
+    assert [run.name for run in built[0]] == ["static_all-s0", "deform_all-s0"]
+    expected = verdict.expectation
+    monkeypatch.setattr(verdict, "expectation", lambda capture: expected(capture, 20.0))
+    with pytest.raises(InputError, match=r"ball/hypothesis\.json: another hypothesis was registered here"):
+        demo(folder, ["static_all", "deform_all"], base=base_config(20, 60), slug="ball")
 
 
 def test_a_bad_call_is_one_line_and_a_status(capsys, tmp_path, monkeypatch):

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_up import made_up_run
 
 from fourdgs import InputError, verdict
 from fourdgs.evaluate import summary
+from fourdgs.runs import Run
 
 
 def table(levels: dict[str, float], spread: float = 1.0, kinds=("still", "talking"), seeds: int = 1) -> pd.DataFrame:
@@ -54,6 +57,21 @@ def test_frames_without_alpha_have_no_foreground_table():
 def test_only_the_story_is_introduced_as_the_story():
     assert "avatar" in verdict.introduction(["static", "v3"])
     assert "avatar" not in verdict.introduction(["static_all", "deform_all"])
+
+
+def test_the_test_of_the_story_is_registered_and_of_what_there_is():
+    frames = pd.DataFrame({"source": ["orbit", "talking"], "split": ["train", "test"]})
+    found = verdict.expectation(SimpleNamespace(frames=frames))
+    assert (found.source, found.split, found.threshold_db) == ("talking", "test", verdict.THRESHOLD_DB)
+    assert "talking" in found.statement and found.outcomes["above"] == "a real jump"
+    own = verdict.expectation(SimpleNamespace(frames=frames.assign(split=["test", "train"])))
+    assert own.source is None and "talking" not in own.statement
+
+
+def test_a_figure_of_the_time_has_no_bar_that_a_report_adds(tmp_path):
+    spent = {"data": 3.0, "train": 50.0, "look": 1.0, "evaluate": 2.0, "render": 4.0, "report": 9.0}
+    run = Run(made_up_run(tmp_path / "a", phases_s=spent))
+    assert verdict.timeline([run])["seconds"].tolist() == [3.0, 50.0, 3.0]
 
 
 def test_rows_come_in_the_order_of_the_story():

@@ -75,6 +75,7 @@ HEADINGS: dict[str, dict[str, str]] = {
         "Means with intervals": "Средние с интервалами",
         "Train against held-out": "Обучающие против отложенных",
         "The verdict": "Вердикт",
+        "What was registered": "Что было заявлено",
         "The table": "Таблица",
         "Look for yourself": "Посмотрите сами",
         "What the rows say": "Что говорят строки",
