@@ -12,7 +12,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from . import provenance as sources
 from .config import TrainConfig
-from .errors import InputError
+from .errors import InputError, OutputError
 from .files import locked, write_aside, write_json
 from .model import Model
 from .workspace import place
@@ -275,21 +276,37 @@ def keep_metrics(run: Run, table: pd.DataFrame, seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def phase(run: Run | str | Path, name: str) -> Iterator[None]:
+def phase(run: Run | str | Path | Sequence[Run | str | Path], name: str) -> Iterator[None]:
     """Count the seconds of a block as a phase of a run: ``with runs.phase(run, "render"): ...``.
+
+    Several runs share them evenly; what another phase of theirs took within the block is not counted twice. Where a run
+    cannot be written, as in an archive, a warning says so, and the block's own result stands.
 
     Raises:
         InputError: a name that is none of `PHASES`, or no run.
     """
-    path = run.path if isinstance(run, Run) else Path(run)
+    many = [run] if isinstance(run, Run | str | Path) else list(run)
+    paths = [each.path if isinstance(each, Run) else Path(each) for each in many]
     if name not in PHASES:
         raise InputError(f"{name!r} is unknown", field="phase", remedy=f"use one of {', '.join(PHASES)}")
+    before = sum(_seconds_but(path, name) for path in paths)
     begun = time.perf_counter()
     try:
         yield
     finally:
-        with locked(path / LOCK):
-            change_info(path, phases_s=_with_seconds(path, name, time.perf_counter() - begun))
+        spent = time.perf_counter() - begun
+        try:
+            spent = max(0.0, spent - sum(_seconds_but(path, name) for path in paths) + before)
+            for path in paths:
+                with locked(path / LOCK):
+                    change_info(path, phases_s=_with_seconds(path, name, spent / len(paths)))
+        except (InputError, OutputError) as error:
+            warnings.warn(f"the seconds of {name!r} are not kept: {error}", stacklevel=3)
+
+
+def _seconds_but(path: Path, name: str) -> float:
+    """The seconds of all phases of a run but one."""
+    return sum(seconds for phase, seconds in read_info(path).get("phases_s", {}).items() if phase != name)
 
 
 def _with_seconds(path: Path, name: str, seconds: float) -> dict[str, float]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_up import made_up_run
 from scenes import ball_cameras, ball_capture, random_gaussians
 
 import fourdgs as fd
@@ -21,8 +22,9 @@ from fourdgs.files import hash_file
 from fourdgs.gaussians_io import write_ply
 from fourdgs.media import GAP, film, framing, hstack, label_strip, manifest_path, render_path
 from fourdgs.media.__main__ import main
-from fourdgs.model import render
+from fourdgs.model import render, render_bytes
 from fourdgs.motion import Static
+from fourdgs.runs import read_info
 
 pytest.importorskip("av")
 
@@ -116,6 +118,19 @@ def test_the_manifest_says_what_is_in_the_video(tmp_path, run):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "a.mp4.json"]
 
 
+def test_a_run_pays_for_its_rendering_and_for_no_other(tmp_path):
+    run = fd.Run(made_up_run(tmp_path / "run"))
+    model(motion=Static()).save(run.path / "model.safetensors")
+    cameras, out = paths.recipe("arc", frames=6, **SMALL), tmp_path / "a.mp4"
+    film_of({"bare": model(), "run": run.path}, cameras, out)
+    seconds = read_info(run.path)["phases_s"]["render"]
+    assert seconds > 0
+    film_of({"bare": model(), "run": run}, cameras, out)  # it is there already
+    assert read_info(run.path)["phases_s"]["render"] == seconds
+    film_of(run, cameras, out, again=True)
+    assert read_info(run.path)["phases_s"]["render"] > seconds
+
+
 def test_what_is_there_is_left_and_what_changed_is_made_again(tmp_path):
     out, path = tmp_path / "a.mp4", paths.recipe("arc", frames=6, **SMALL)
     rendered = []
@@ -175,7 +190,7 @@ def test_pictures_are_encoded_while_others_render(tmp_path, monkeypatch):
             rendered.append(start)
             if start == 6 * chunk:
                 assert started.wait(20)  # or nothing was encoded before the end
-            yield fd.RenderOutput(torch.full((chunk, 32, 48, 3), 0.5), torch.ones(chunk, 32, 48, 1), None)
+            yield torch.full((chunk, 32, 48, 3), 128, dtype=torch.uint8)
 
     def write(pictures, path, *args, **options):
         for picture in pictures:
@@ -184,7 +199,7 @@ def test_pictures_are_encoded_while_others_render(tmp_path, monkeypatch):
             assert picture.dtype == np.uint8 and (picture == 128).all()
         path.touch()
 
-    monkeypatch.setattr(film, "render_chunks", chunks)
+    monkeypatch.setattr(film, "render_bytes", chunks)
     monkeypatch.setattr(film, "write_video", write)
     film_of(model(), paths.orbit(40, **SMALL), tmp_path / "a.mp4", chunk=4)
     assert len(seen) == 40 and not any(main_thread for _, main_thread in seen)
@@ -199,10 +214,10 @@ def test_a_broken_rendering_leaves_what_was_there(tmp_path, monkeypatch, error):
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
 
     def chunks(_, cameras, *, chunk):
-        yield render(model(), cameras[:chunk])
+        yield from render_bytes(model(), cameras[:chunk])
         raise error("broke off")
 
-    monkeypatch.setattr(film, "render_chunks", chunks)
+    monkeypatch.setattr(film, "render_bytes", chunks)
     with pytest.raises(error, match="broke off"):
         film_of(model(), paths.recipe("arc", frames=40, **SMALL), out, chunk=2)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
@@ -218,10 +233,10 @@ def test_a_broken_encoder_ends_the_rendering(tmp_path, monkeypatch):
     def chunks(_, cameras, *, chunk):
         for start in range(0, len(cameras), chunk):
             rendered.append(start)
-            yield fd.RenderOutput(torch.ones(chunk, 8, 8, 3), None, None)
+            yield torch.ones(chunk, 8, 8, 3, dtype=torch.uint8)
 
     monkeypatch.setattr(film, "write_video", write)
-    monkeypatch.setattr(film, "render_chunks", chunks)
+    monkeypatch.setattr(film, "render_bytes", chunks)
     with pytest.raises(OutputError, match="disk is full"):
         film_of(model(), paths.orbit(4000, **SMALL), tmp_path / "a.mp4", chunk=4)
     assert len(rendered) < 100 and not manifest_path(tmp_path / "a.mp4").exists()

@@ -128,6 +128,35 @@ def test_smaller_png_keeps_flat_colors_exactly_and_transparency():
         assert np.abs(np.asarray(Image.open(io.BytesIO(small)).convert(mode), int) - np.asarray(source, int)).max() <= 2
 
 
+def test_a_chart_has_few_colors_and_its_legend_its_own():
+    fig = Figure(figsize=(7.6, 5), layout="constrained")
+    axis, below = fig.subplots(2)
+    for number, color in enumerate(plots.PALETTE):
+        axis.plot(np.sin(np.arange(50) / 9 + number), color=color, marker="s", label=color)
+        below.bar(number, number, color=color)  # a colour of many pixels would swallow a mark of a few
+    axis.legend(ncols=4)
+    buffer = io.BytesIO()
+    fig.savefig(buffer, dpi=180)
+    before = Image.open(buffer).convert("RGB")
+    small = Image.open(io.BytesIO(smaller_png(buffer.getvalue())))
+    assert len(small.getcolors()) <= 128
+    after = np.asarray(small.convert("RGB"), int)
+    for color in plots.PALETTE:
+        exact = tuple(int(color[k : k + 2], 16) for k in (1, 3, 5))
+        there = (np.asarray(before, int) == exact).all(-1)
+        assert there.sum() > 50 and np.abs(after[there] - exact).max() <= 12
+
+
+def test_a_sheet_of_pictures_keeps_all_the_colors_there_are():
+    ramp = np.linspace(0, 255, 300).round().astype(np.uint8)
+    picture = np.stack([*np.meshgrid(ramp, ramp), np.zeros((300, 300), np.uint8)], -1)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=0)
+    small = Image.open(io.BytesIO(smaller_png(buffer.getvalue())))
+    error = np.asarray(small.convert("RGB"), float) - picture
+    assert len(small.getcolors()) > 200 and 10 * np.log10(255**2 / (error**2).mean()) > 35
+
+
 @pytest.mark.parametrize("shape", [(10, 12, 3), (300, 200, 3), (1000, 1000, 4), (513, 300, 3)])
 def test_thumbnails_are_averages_of_bounded_size(shape):
     picture = RANDOM.random(shape)

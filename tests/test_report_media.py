@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 import re
@@ -17,6 +19,7 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import made_up_run
 from PIL import Image
 
 from fourdgs import files, paths, report
@@ -27,6 +30,7 @@ from fourdgs.model import Model, render
 from fourdgs.motion import Static
 from fourdgs.plots import figures_into
 from fourdgs.report import blocks, markdown, pages, scene, words
+from fourdgs.runs import Run
 
 v4 = nbformat.v4
 ROOT = Path(report.__file__).parents[2]
@@ -264,6 +268,26 @@ def test_a_large_video_lies_beside_the_page_and_no_wipe_means_no_script(tmp_path
     assert re.findall(r'<source src="([^"]*)"', page) == ["figures/v.mp4"] and "<script" not in page
 
 
+def test_the_page_shows_a_figure_as_it_was_or_as_its_file_whichever_is_smaller(tmp_path):
+    """Noise in three colours, of which the file has two."""
+    colors = np.random.default_rng(0).integers(0, 3, (60, 60))
+    data = []
+    for levels in ((0, 120, 255), (0, 120, 120)):
+        buffer = io.BytesIO()
+        Image.fromarray(np.array(levels, np.uint8)[colors]).convert("RGB").save(buffer, "PNG")
+        data.append(buffer.getvalue())
+
+    def shown(uri: str) -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("L"))
+
+    assert set(np.unique(shown(pages.embedded(*data)))) == {0, 120}
+    assert set(np.unique(shown(pages.embedded(data[0])))) == {0, 120, 255}
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "f.png").write_bytes(data[1])
+    page = pages.html_page([blocks.Picture("f", "Noise", "", data[0], ["f.png"])], tmp_path, FACTS)
+    assert pages.embedded(*data) in page
+
+
 def test_the_wipe_is_short():
     style, script = pages.wipe_parts()
     assert len((style + script).splitlines()) + 10 <= 70  # and its dozen lines of markup
@@ -371,10 +395,10 @@ def test_a_report_built_twice_is_the_same_to_the_byte(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     cells = [v4.new_markdown_cell("# The verdict"), *(v4.new_code_cell(source) for source in SHOWN)]
     nbformat.write(v4.new_notebook(cells=cells), tmp_path / "a.ipynb")
-    found = []
+    found, run = [], Run(made_up_run(tmp_path / "run"))
     for name, date in (("a", "2026-01-02"), ("b", None)):
         page = report.build_report(
-            [tmp_path / "a.ipynb"], tmp_path / name, title="T", date=date, lang="ru", progress=False
+            [tmp_path / "a.ipynb"], tmp_path / name, title="T", date=date, lang="ru", runs=[run], progress=False
         )
         found.append({p.relative_to(page.parent): p.read_bytes() for p in page.parent.rglob("*") if p.is_file()})
     first, second = found
@@ -388,6 +412,7 @@ def test_a_report_built_twice_is_the_same_to_the_byte(tmp_path, monkeypatch):
         assert content.replace(today.encode(), b"2026-01-02") == first[name], name
     text = first[Path("index.md")].decode()
     assert "take care" in text and "3/3" in text and "it/s" not in text
+    assert run.costs.set_index("phase")["seconds"]["report"] > 0.1
 
 
 # --- kills -----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -150,6 +151,33 @@ def test_phases_add_up_and_cost_what_the_hour_costs(tmp_path):
     assert list(costs.index) == ["train", "evaluate", "render", "report"]
     assert costs.loc["render", "seconds"] >= 0.04
     assert costs["cost"].to_numpy() == pytest.approx(2 * costs["seconds"].to_numpy())
+
+
+def test_runs_share_what_a_phase_of_theirs_took_and_nothing_is_counted_twice(tmp_path):
+    one, other = (Run(made_up_run(tmp_path / name)) for name in "ab")
+    with phase([one, other.path], "report"):
+        with phase(one, "render"):
+            time.sleep(0.1)
+        time.sleep(0.06)
+    spent = [read_info(run.path)["phases_s"] for run in (one, other)]
+    assert spent[0]["render"] >= 0.1 and "render" not in spent[1]
+    assert spent[0]["report"] == spent[1]["report"] and 0.06 <= 2 * spent[0]["report"] < 0.1
+    with phase([], "render"):  # of no run
+        pass
+    with pytest.raises(InputError, match="there is no run here"), phase(tmp_path / "c", "render"):
+        pytest.fail("began without a run")
+
+
+def test_a_run_that_cannot_be_written_is_no_reason_to_lose_the_result(tmp_path, monkeypatch):
+    run = Run(made_up_run(tmp_path / "a"))
+
+    def full(path, value):
+        raise OutputError(f"{path}: cannot be written: read-only")
+
+    monkeypatch.setattr(sys.modules["fourdgs.runs"], "write_json", full)
+    with pytest.warns(UserWarning, match="the seconds of 'render' are not kept.*read-only"), phase(run, "render"):
+        pass
+    assert "render" not in read_info(run.path)["phases_s"]
 
 
 def test_the_price_comes_from_the_environment_or_afterwards(tmp_path, monkeypatch):

@@ -24,11 +24,11 @@ from ..errors import InputError
 from ..files import hash_file, hash_json, write_json
 from ..gaussians import look_at_point
 from ..gaussians_io import model_digest, read_ply
-from ..model import Model, render_chunks
+from ..model import Model, render_bytes
 from ..motion import Static
 from ..paths import PATHS, CameraPath, frame_count, recipe, whole_number
 from ..resample import fitted
-from ..runs import Run, load_run
+from ..runs import Run, load_run, phase
 from .columns import hstack, label_strip
 
 
@@ -39,6 +39,7 @@ class _Shown:
     label: str
     model: Model
     about: dict[str, Any]
+    run: Run | None = None
 
 
 def render_path(
@@ -52,7 +53,7 @@ def render_path(
     fit: str = "auto",
     background: Sequence[float] | None = None,
     labels: Sequence[str] | None = None,
-    chunk: int = 8,
+    chunk: int | None = None,
     quality: float = 18,
     progress: bool = True,
     again: bool = False,
@@ -61,7 +62,7 @@ def render_path(
 
     Pictures are encoded in a thread of their own while the next ``chunk`` renders; a few chunks are in memory at a
     time, so the path may be of any length. Both files are whole or absent. What is there already, of the same models,
-    cameras and settings, is left as it is.
+    cameras and settings, is left as it is. The seconds are kept as the runs' phase ``render``.
 
     Args:
         runs: a `Run`, a `Model`, a run's folder, a ``.ply`` or a model file; or several of them, in a list or by
@@ -75,7 +76,7 @@ def render_path(
             the first, so that a player may repeat it.
         background: behind the scene, three numbers in [0, 1]; None: each model's own.
         labels: over the columns; by default the runs' names where there are several.
-        chunk: cameras rendered at once.
+        chunk: cameras rendered at once; by default 8, on CUDA 32.
         quality: see `write_video`.
         again: render also what is there already.
 
@@ -88,7 +89,8 @@ def render_path(
         OutputError: the files cannot be written or the disk is full.
     """
     path, fps = Path(path), _rate(fps)
-    whole_number(chunk, "chunk")
+    if chunk is not None:
+        whole_number(chunk, "chunk")
     shown = _columns(runs, labels, background)
     sound_s = None if audio is None else sound_duration(audio)
     filmed, about_path = _filmed(cameras, sound_s if duration_s is None else duration_s, float(fps), fit)
@@ -110,7 +112,8 @@ def render_path(
     about = {"hash": hash_json(about)} | about
     if not again and _is_there(path, about["hash"]):
         return path
-    with torch.no_grad(), _encoder(path, fps, audio, quality) as add:
+    paid_by = [each.run for each in shown if each.run is not None]
+    with phase(paid_by, "render"), torch.no_grad(), _encoder(path, fps, audio, quality) as add:
         for pictures in _bar(_chunks(shown, filmed, chunk, strip), len(filmed), path, progress):
             add(pictures)
     size = (pictures.shape[2], pictures.shape[1])
@@ -185,7 +188,7 @@ def _columns(runs: Any, labels: Sequence[str] | None, background: Sequence[float
 
 
 def _column(what: Any, label: str | None) -> _Shown:
-    name, capture = "model", None
+    name, capture, run = "model", None, None
     if isinstance(what, Model):
         model = what
     elif isinstance(what, str | Path) and Path(what).suffix.lower() in (".ply", ".safetensors"):
@@ -195,6 +198,7 @@ def _column(what: Any, label: str | None) -> _Shown:
     elif isinstance(what, Run | str | Path):
         run = load_run(what.path if isinstance(what, Run) else what)
         name, model = run.name, run.model
+        model = model.to("cuda") if torch.cuda.is_available() else model
         capture = {key: run.info["capture"].get(key) for key in ("name", "digest")}
     else:
         remedy = "give a Run, a Model, a run's folder, or a .ply"
@@ -207,7 +211,7 @@ def _column(what: Any, label: str | None) -> _Shown:
         "background": list(model.background),
         "capture": capture,
     }
-    return _Shown(label or name, model, about)
+    return _Shown(label or name, model, about, run)
 
 
 def _filmed(
@@ -232,12 +236,10 @@ def _filmed(
     return cameras, {"cameras": len(cameras), "sha256": digest.hexdigest()}
 
 
-def _chunks(shown: list[_Shown], cameras: Cameras, chunk: int, strip: np.ndarray | None) -> Iterator[np.ndarray]:
+def _chunks(shown: list[_Shown], cameras: Cameras, chunk: int | None, strip: np.ndarray | None) -> Iterator[np.ndarray]:
     """uint8 [n, H, W, 3] of the whole picture, ``chunk`` frames at a time."""
-    for parts in zip(*(render_chunks(each.model, cameras, chunk=chunk) for each in shown), strict=True):
-        # To 8 bits where the model is: a quarter of the bytes leaves a GPU.
-        columns = [(part.rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy() for part in parts]
-        yield hstack(columns, strip)
+    for parts in zip(*(render_bytes(each.model, cameras, chunk=chunk) for each in shown), strict=True):
+        yield hstack([part.numpy() for part in parts], strip)
 
 
 def _bar(chunks: Iterator[np.ndarray], total: int, path: Path, progress: bool) -> Iterator[np.ndarray]:

@@ -77,9 +77,7 @@ def _draw_curve(axis: Axes, part: pd.DataFrame, threshold: float | None) -> None
         axis.axhline(threshold, color=GREY, ls=(0, (4, 3)), lw=1, label=f"{threshold:g} dB")
 
 
-def psnr_per_frame(
-    table: pd.DataFrame, x: str = "time", y: str = "psnr_db", threshold: float | None = 30.0
-) -> Figure:
+def psnr_per_frame(table: pd.DataFrame, x: str = "time", y: str = "psnr_db", threshold: float | None = 30.0) -> Figure:
     """PSNR of every frame, a colour and marker for each run; with a column ``source``, one panel a source.
 
     Args:

@@ -31,6 +31,8 @@ KNOWN_SOURCES = {
 GREY = "#767676"  # the lightest grey that still reads as text on white (4.5 : 1)
 CHART_WIDTH = 7.6  # inches: 760 CSS pixels, the text column of a report
 SHEET_WIDTH = 10.0  # inches: 1000 CSS pixels, the widest a report shows
+_AREAS, _NEAR = 24, 9  # colours that areas of a chart may have; levels of 255 that one may be off
+_MANY = 1000  # colours of areas that no chart has, but every sheet of pictures
 
 _FOLDER: ContextVar[Path | None] = ContextVar("fourdgs_figures", default=None)
 _STYLE = {
@@ -100,8 +102,8 @@ def figures_into(folder: str | Path) -> Iterator[Path]:
 def show(fig: Figure, name: str, alt: str, caption: str = "") -> None:
     """Show a figure under a stable name: in a notebook as a picture with its caption, headless also as files.
 
-    Files ``<name>.png`` (256 colours) and ``<name>.svg`` go into the folder of `figures_into` or, failing that, of the
-    environment variable ``FOURDGS_FIGURES``; with neither, nothing is written.
+    Files ``<name>.png`` (of 256 colours at most) and ``<name>.svg`` go into the folder of `figures_into` or, failing
+    that, of the environment variable ``FOURDGS_FIGURES``; with neither, nothing is written.
 
     Args:
         name: lower-case letters, digits and hyphens; unique within a report, since it names the files.
@@ -117,7 +119,7 @@ def show(fig: Figure, name: str, alt: str, caption: str = "") -> None:
     folder = figure_folder()
     if folder:
         with files.write_aside(folder / f"{name}.png") as aside:
-            aside.write_bytes(smaller_png(png, dither=_is_sheet(fig)))
+            aside.write_bytes(smaller_png(png))
         files.write_text(folder / f"{name}.svg", _svg(fig))
     _display(png, name, " ".join(alt.split()), caption.strip())
 
@@ -147,20 +149,50 @@ def _is_sheet(fig: Figure) -> bool:
     return fig.get_figwidth() > CHART_WIDTH + 0.1
 
 
-def smaller_png(png: bytes, colors: int = 256, dither: bool = False) -> bytes:
-    """The same picture as a PNG with a palette of at most ``colors``; the original where that is no smaller.
+def smaller_png(png: bytes) -> bytes:
+    """The same picture as a PNG with a palette: of 256 colours, of 64 or 128 where it looks the same, as a chart does.
 
-    ``dither`` hides the palette's steps in photographs, and would only blur the edges of a chart.
+    The original where that is no smaller.
     """
     image = Image.open(io.BytesIO(png))
     image = image.convert("RGBA" if "A" in image.mode else "RGB")
     if image.mode == "RGBA" and image.getextrema()[3][0] == 255:
         image = image.convert("RGB")
-    method = Image.Quantize.FASTOCTREE if image.mode == "RGBA" else Image.Quantize.MEDIANCUT
+    if image.mode == "RGBA":
+        small = image.quantize(256, method=Image.Quantize.FASTOCTREE)
+    else:
+        small = _few_colors(image) or _quantized(image, 256)
     buffer = io.BytesIO()
-    steps = Image.Dither.FLOYDSTEINBERG if dither else Image.Dither.NONE
-    image.quantize(colors, method=method, dither=steps).save(buffer, "PNG", optimize=True)
+    small.save(buffer, "PNG", optimize=True)
     return min(buffer.getvalue(), png, key=len)
+
+
+def _few_colors(image: Image.Image) -> Image.Image | None:
+    """The picture in 64 or 128 colours; None where that changes the colour of an area, or the whole below 48 dB."""
+    pixels = np.asarray(image)  # uint8 [H, W, 3]
+    here = pixels[:-1, :-1]
+    flat = ((here == pixels[1:, :-1]) & (here == pixels[:-1, 1:]) & (here == pixels[1:, 1:])).all(-1)
+    codes, counts = np.unique(here[flat].astype(np.int32) @ (1, 256, 65536), return_counts=True)
+    if not 0 < len(codes) <= _MANY:
+        return None
+    codes = codes[np.argsort(-counts, kind="stable")[:_AREAS]]
+    # Below the picture, a stripe of each area's colour: a palette goes by the number of pixels, and would give a
+    # legend's mark the colour of a larger neighbour.
+    colors = np.stack([codes >> shift & 255 for shift in (0, 8, 16)], -1).astype(np.uint8)
+    stripes = colors.repeat(max(1, image.height // 4 // len(colors)), 0)[:, None].repeat(image.width, 1)
+    striped = Image.fromarray(np.concatenate([pixels, stripes]))
+    for count in (64, 128):
+        small = _quantized(striped, count).crop((0, 0, *image.size))
+        off = np.abs(np.asarray(small.convert("RGB"), np.int16) - pixels)
+        if off[:-1, :-1][flat].max() <= _NEAR and (off.astype(np.float32) ** 2).mean() <= 1:
+            return small
+    return None
+
+
+def _quantized(image: Image.Image, colors: int) -> Image.Image:
+    # Each colour the mean of what it stands for, until all but a thousandth stay what they are: 2 to 3 dB.
+    enough = max(1, image.width * image.height // 1000)
+    return image.quantize(colors, method=Image.Quantize.MEDIANCUT, kmeans=enough)
 
 
 def _png(fig: Figure) -> bytes:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import files, provenance
 from ..errors import InputError
+from ..runs import Run, phase
 from .blocks import Block, Media, Picture, Prose, blocks_of, with_local_images
 from .execute import run_notebook
 from .markdown import check_flavor, markdown_page
@@ -43,6 +44,7 @@ def build_report(
     info: Mapping[str, Any] | None = None,
     metrics: pd.DataFrame | None = None,
     cwd: str | Path | None = None,
+    runs: Sequence[Run] = (),
     progress: bool = True,
 ) -> Path:
     """Run notebooks in order and write them up as one folder, which appears whole or not at all.
@@ -65,6 +67,7 @@ def build_report(
         info: JSON values to keep in ``run.json``, for instance ``{"capture": capture.digest()}``.
         metrics: rows for ``metrics.csv`` from outside the notebooks.
         cwd: where the notebooks run; by default where the caller does.
+        runs: what the report is of: they share its seconds, as their phase ``report``.
         progress: progress bars on stderr.
 
     Returns:
@@ -86,8 +89,12 @@ def build_report(
         raise InputError("holds something that is not a report", file=out, remedy="choose a new folder")
     date = date or datetime.datetime.now(datetime.UTC).date().isoformat()
     blocks: list[Block] = []
-    runs: list[dict[str, Any]] = []
-    with files.folder_aside(out) as folder, tempfile.TemporaryDirectory(prefix="fourdgs-report-") as scratch:
+    entries: list[dict[str, Any]] = []
+    with (
+        phase(runs, "report"),
+        files.folder_aside(out) as folder,
+        tempfile.TemporaryDirectory(prefix="fourdgs-report-") as scratch,
+    ):
         (folder / "figures").mkdir()
         tables = Path(scratch, "tables")
         if metrics is not None:
@@ -100,8 +107,8 @@ def build_report(
             )  # fmt: skip
             found = blocks_of(read_notebook(executed), path, given)
             blocks += _adopt(found, path, work / "figures", folder)
-            runs.append(_entry(path, given))
-        record = _record(title, date, runs, info)
+            entries.append(_entry(path, given))
+        record = _record(title, date, entries, info)
         has_metrics = _join_tables(tables, folder / "metrics.csv")
         facts = {
             "title": title, "date": date, "summary": summary.strip(), "lang": lang, "tags": [str(tag) for tag in tags],
@@ -164,7 +171,7 @@ def _adopt(blocks: list[Block], path: Path, shown: Path, folder: Path) -> list[B
                 raise InputError("two figures of the report have this name", file=path, field=block.name)
             made = [shown / f"{block.name}{ending}" for ending in (".png", ".svg")]
             if made[0].is_file():
-                for file in made[: 2 if _is_worth(made[1], made[0]) else 1]:
+                for file in made[: 2 if _is_worth(made[1]) else 1]:
                     shutil.move(file, figures / file.name)
             else:  # shown by other means than plots.show
                 block.png = _as_png(block.png)
@@ -178,14 +185,14 @@ def _adopt(blocks: list[Block], path: Path, shown: Path, folder: Path) -> list[B
     return blocks
 
 
-def _is_worth(svg: Path, png: Path) -> bool:
-    """Whether an SVG is a drawing rather than a frame around pictures, and small, or no larger than the figure's PNG.
+def _is_worth(svg: Path) -> bool:
+    """Whether an SVG is small, and a drawing rather than a frame around pictures.
 
     A drawing of thousands of marks is slow to show, and a report is to stay small enough to be committed.
     """
     text = svg.read_text(encoding="utf-8")
     pictures = sum(len(found) for found in re.findall(r'="data:image/[^"]*', text))
-    return 2 * pictures < len(text) <= max(_SMALL_SVG, png.stat().st_size)
+    return 2 * pictures < len(text) <= _SMALL_SVG
 
 
 def _as_png(data: bytes) -> bytes:
@@ -227,14 +234,14 @@ def _entry(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _record(title: str, date: str, runs: list[dict], info: dict) -> dict[str, Any]:
+def _record(title: str, date: str, entries: list[dict], info: dict) -> dict[str, Any]:
     """What ``run.json`` says: all that decided the report, and no clock but its date, so that it can be built again."""
-    inputs = [{key: run[key] for key in ("sha256", "parameters")} for run in runs]
+    inputs = [{key: entry[key] for key in ("sha256", "parameters")} for entry in entries]
     return {
         "title": title,
         "date": date,
         "inputs_sha256": files.hash_json({"notebooks": inputs, "info": info}),
-        "notebooks": runs,
+        "notebooks": entries,
         "info": info,
         "code": provenance.code_state(),
         "versions": provenance.versions(),
