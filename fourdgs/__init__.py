@@ -22,9 +22,9 @@ from .media import framing, render_path
 from .model import Model, RenderOutput, render
 from .motion import Deform, Motion, Static
 from .path_quality import path_quality
-from .production import challengers, production, production_history, promote, rollback
+from .production import Promotion, challengers, production, production_history, promote, rollback
 from .raster import rasterize
-from .runs import Run, load_run, runs
+from .runs import Run, load_run, runs, set_price
 from .sweep import sweep
 from .train import train
 
@@ -44,6 +44,7 @@ __all__ = [
     "Model",
     "Motion",
     "OutputError",
+    "Promotion",
     "RenderOutput",
     "Run",
     "Static",
@@ -75,6 +76,7 @@ __all__ = [
     "render_path",
     "rollback",
     "runs",
+    "set_price",
     "summary",
     "sweep",
     "train",

@@ -2,8 +2,9 @@
 
     python tests/killing.py FOLDER [--kills 6] [--seed 0]      one JSON line of what was found
 
-The process that kills has imported everything and computed nothing, and forks a child a piece of work: an import takes
-longer than the work. A child says through shared memory which phase it is in, and after how many steps of training.
+The process that kills has imported everything, and forks a child a piece of work: an import takes longer than the work.
+It computes on one thread alone, since a fork would not inherit others. A child says through shared memory which phase
+it is in, and after how many steps of training.
 """
 
 from __future__ import annotations
@@ -128,6 +129,8 @@ def reference(folder: Path) -> Reference:
     """Do the work undisturbed: ``old`` is in production before, ``new`` after it."""
     before, after = folder / "before", folder / "after"
     first = replace(CONFIG, iterations=10)
+    # Once here, on one thread, so that not every child has to load the kernels: that takes longer than its work.
+    work(folder / "warm", "run", first, lambda phase, steps: None)
     assert Child(lambda tell: work(before, "old", first, tell)).start().finish(), "the work fails undisturbed"
     shutil.copytree(before, after)
     child, marks = Child(lambda tell: work(after, "new", CONFIG, tell)).start(), []

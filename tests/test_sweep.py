@@ -1,24 +1,16 @@
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
-import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 import torch
-from scenes import ball_cameras, ball_capture
+from sweeping import SHORT, a_scheduler, parameters, small_capture, until
 
 import fourdgs as fd
 from fourdgs import InputError, TrainConfig, farm
@@ -27,21 +19,12 @@ from fourdgs.files import locked
 from fourdgs.folds import folds as split_in_folds
 from fourdgs.sweep import folds, grid, sweep
 
-CONFIG = TrainConfig(iterations=12, gaussians=60, refine_every=5)
-SHORT = {"iterations": 12, "gaussians": 60, "refine_every": 5}
-LONG = {"iterations": 600, "gaussians": 60, "checkpoint_every": 30}
+CONFIG = TrainConfig(**SHORT)
 
 
 @pytest.fixture(scope="module")
 def memory(tmp_path_factory):
-    """A small capture in memory: six orbit views to train on, four other views held out."""
-    root = tmp_path_factory.mktemp("sweep") / "ball"
-    return fd.merge(
-        [
-            ball_capture(root, ball_cameras(6, 24)),
-            ball_capture(root, ball_cameras(4, 24, start_deg=25, times=[0.0, 0.3, 0.6, 1.0]), source="x", split="test"),
-        ]
-    )
+    return small_capture(tmp_path_factory.mktemp("sweep") / "ball")
 
 
 @pytest.fixture(scope="module")
@@ -51,19 +34,8 @@ def folder(memory, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scheduler():
-    """The address of a scheduler in this process, with a worker that is a thread of it."""
-    from distributed import LocalCluster
-
-    with LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        processes=False,
-        protocol="tcp://",
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        silence_logs=logging.CRITICAL,
-    ) as cluster:
-        yield cluster.scheduler_address
+    with a_scheduler() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -82,18 +54,6 @@ def swept(memory, scheduler, tmp_path_factory):
 @pytest.fixture()
 def no_workers(monkeypatch):
     monkeypatch.setattr(farm, "_connected", lambda *_: pytest.fail("workers were started"))
-
-
-def parameters(path) -> torch.Tensor:
-    model = fd.load_run(path).model
-    return torch.cat([value.detach().flatten() for value in [*model.gaussians.items().values()]])
-
-
-def until(condition, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.02)
 
 
 # --- the table ---
@@ -229,83 +189,6 @@ def test_a_changed_capture_or_setting_is_no_finished_run(swept, memory):
     assert _finished(_recipes(named, _places(turned, out)), out) == [False]
 
 
-# --- workers that die, come and go ---
-
-
-def worker_processes() -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it may end while it is looked at
-            if "spawn_main" in " ".join(process.cmdline()) and process.status() != "zombie":
-                found.append(process)
-    return found
-
-
-def environment() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "TORCH"))}
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_a_killed_worker_changes_nothing_in_the_result(folder, tmp_path):
-    out = tmp_path / "killed"
-    table = grid(motion="deform", seed=[0, 1], **LONG)
-    table["name"] = ["a", "b"]
-    seen: dict[str, list] = {"ports": [], "killed": []}
-    before = environment()
-
-    def busy() -> psutil.Process | None:
-        """The worker that holds the folder of a run which has a checkpoint."""
-        for process in worker_processes():
-            with contextlib.suppress(psutil.Error):
-                held = [Path(file.path) for file in process.open_files() if file.path.endswith(".lock")]
-                if any((lock.parent / "checkpoint.safetensors").exists() for lock in held if lock.is_relative_to(out)):
-                    return process
-        return None
-
-    def kill() -> None:
-        until(lambda: seen["killed"].append(busy()) or seen["killed"][-1], 120)
-        os.kill(seen["killed"][-1].pid, signal.SIGKILL)
-        for process in [psutil.Process(), *worker_processes()]:
-            seen["ports"] += [one.laddr.ip for one in process.net_connections("inet") if one.status == "LISTEN"]
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    result = sweep(table, folder, out, workers=2, progress=False)
-    killer.join()
-    assert seen["killed"][-1] is not None and set(seen["ports"]) == {"127.0.0.1"}
-    assert (result["state"] == "finished").all()
-    assert sorted(result["attempts"]) == [1, 2]
-    assert environment() == before
-    until(lambda: not worker_processes(), 10)
-    torch.set_num_threads(1)
-    again = result["name"][result["attempts"].idxmax()]
-    info = json.loads((out / again / "run.json").read_text())
-    assert info["sessions"][-1]["step"] > 0  # from a checkpoint, not from the start
-    capture, config = fd.load_capture(folder), TrainConfig.from_dict({**LONG, "motion": "deform"})
-    config = replace(config, seed="ab".index(again))
-    undisturbed = fd.train(capture.select(split="train"), config, tmp_path / "alone", progress=False)
-    assert torch.equal(parameters(out / again), parameters(undisturbed.path))
-
-
-def test_a_run_that_kills_every_worker_is_reported_with_its_last_step(tmp_path):
-    from distributed.scheduler import KilledWorker
-
-    class Erred:
-        status = "error"
-
-        def exception(self):
-            return KilledWorker("a", SimpleNamespace(address="tcp://127.0.0.1:9"), 3)
-
-    job = farm.Job(tmp_path / "a", 100, {})
-    watch = farm._Watch(None, [job], False, "sweep")
-    for _ in range(4):
-        watch._hear((0.0, {"index": 0, "step": 60, "begun": True}))
-    watch._end(0, Erred())
-    assert watch.outcomes[0].state == "failed" and "died 4 times" in watch.outcomes[0].error
-    assert "at step 60" in watch.outcomes[0].error and "KilledWorker" in job.failure.read_text()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_another_process_joins_by_address_and_takes_work(scheduler, folder, tmp_path):
@@ -332,62 +215,3 @@ def test_another_process_joins_by_address_and_takes_work(scheduler, folder, tmp_
         if second is not None:
             second.kill()
             second.wait()
-
-
-def test_an_interrupted_sweep_stops_its_runs(scheduler, folder, tmp_path, monkeypatch):
-    show = farm._Watch._show
-
-    def interrupted(self):
-        show(self)
-        if sum(self.steps):
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(farm._Watch, "_show", interrupted)
-    table = [{"iterations": 10**6, "gaussians": 60, "checkpoint_every": 5, "name": "endless"}]
-    with pytest.raises(KeyboardInterrupt):
-        sweep(table, folder, tmp_path, scheduler=scheduler, progress=False)
-    assert farm._ALONE.acquire(timeout=20)  # the thread of the worker is out of the job
-    farm._ALONE.release()
-    assert fd.Run(tmp_path / "endless").info["state"] == "running"
-    assert (tmp_path / "endless" / "checkpoint.safetensors").exists()
-
-
-def test_a_worker_that_sees_another_folder_says_so(scheduler, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(farm, "_mark", lambda out: "a mark of another folder")
-    result = sweep([{**SHORT, "name": "a"}], folder, tmp_path, scheduler=scheduler, progress=False)
-    assert result["state"].tolist() == ["failed"] and "all workers share" in result["error"][0]
-
-
-def test_a_scheduler_that_is_not_there_is_one_clear_message(folder, tmp_path):
-    import dask
-
-    with (
-        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
-        pytest.raises(InputError, match="is not reached"),
-    ):
-        sweep([SHORT], folder, tmp_path, scheduler="tcp://127.0.0.1:9")
-    with pytest.raises(InputError, match="workers: is for processes"):
-        sweep([SHORT], folder, tmp_path, scheduler="tcp://127.0.0.1:9", workers=2)
-
-
-def test_each_worker_has_a_gpu_of_its_own(monkeypatch):
-    seen = {}
-    for name in (0, 1, 2, 3):
-        worker = SimpleNamespace(name=name, state=SimpleNamespace(nthreads=1))
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "before")
-        monkeypatch.setattr(Path, "is_file", lambda self: True)
-        monkeypatch.setattr(Path, "read_text", lambda self, encoding: "m")
-        farm._prepare({"gpus": ["4", "6"], "out": "x", "mark": "m"}, worker)
-        seen[name] = os.environ["CUDA_VISIBLE_DEVICES"]
-    assert seen == {0: "4", 1: "6", 2: "4", 3: "6"}
-
-
-def test_devices_and_cores_decide_how_many_run_at_once(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert farm.gpus() == ["0", "1", "2"] and farm.slots(9) == 3 and farm.slots(2) == 2
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-ab")
-    assert farm.gpus() == ["5", "GPU-ab"] and farm.slots(9) == 2
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert farm.gpus() == [] and farm.slots(10**6) == farm.cores() and farm.slots(0) == 1
