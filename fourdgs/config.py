@@ -45,6 +45,7 @@ class TrainConfig:
     opacity_penalty: float = 0.001  # mean opacity, and
     scale_penalty: float = 0.001  # mean scale over the scene's radius: together they let unneeded Gaussians die
     motion_penalty: float = 0.01  # times the motion model's own regularisation
+    rest_penalty: float = 0.0  # mean distance that Gaussians are moved by, over the radius: what need not move stays
     noise: float = 0.0  # exploration, times the learning rate of the means; no help from a visual hull
     refine_every: int = 100
     refine_until: float = 0.7  # share of the iterations
@@ -66,7 +67,7 @@ class TrainConfig:
             ("lr_quats", 0, None), ("lr_opacities", 0, None), ("lr_sh", 0, None), ("lr_planes", 0, None),
             ("lr_mlp", 0, None), ("opacity_penalty", 0, None), ("scale_penalty", 0, None),
             ("motion_penalty", 0, None), ("noise", 0, None), ("lr_motion", 0, None), ("duration", 0, None),
-            ("trajectories", 1, None),
+            ("rest_penalty", 0, None), ("trajectories", 1, None),
         ):  # fmt: skip
             value = getattr(self, name)
             if value < low or (high is not None and value > high):

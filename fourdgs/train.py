@@ -239,7 +239,7 @@ class Trainer:
         posed = self.motion.pose(self.gaussians(), views.times) if moving else self.gaussians()
         rendered, _ = render_gaussians(posed, views, self.background)
         loss = photometric_to(rendered, store, rows, config.ssim_weight)
-        loss = loss + self._penalties(views.times, moving)
+        loss = loss + self._penalties(views.times, posed if moving else None)
         loss.backward()
         self._descend([*self.optimisers.values(), *(self.field_optimisers if moving else [])])
         self.step += 1
@@ -252,10 +252,14 @@ class Trainer:
                 self.motion.adopt({name: self.parameters[MOVES + name] for name in self.motion.per_gaussian()})
         return loss
 
-    def _penalties(self, times: Tensor, moving: bool) -> Tensor:
-        """What lets unneeded Gaussians die, and keeps the motion smooth; a scalar."""
+    def _penalties(self, times: Tensor, posed: Gaussians | None) -> Tensor:
+        """What lets unneeded Gaussians die, and keeps motion smooth and small; a scalar. None: nothing moves yet.
+
+        Motion that no camera sees, along a ray or behind the subject, has next to no gradient; Adam makes steps of its
+        noise nevertheless, and it drifts. A penalty on distances, not their squares, holds what is not seen to move.
+        """
         config, gaussians = self.config, self.gaussians()
-        seen = self.motion.opacity_penalty(gaussians, times) if moving else None
+        seen = None if posed is None else self.motion.opacity_penalty(gaussians, times)
         weights = config.opacity_penalty, config.scale_penalty / self.radius
         if seen is None and self.device.type == "cuda" and fused():
             from .cuda.penalties import size_penalty
@@ -264,8 +268,12 @@ class Trainer:
         else:
             seen = gaussians.opacities.sigmoid().mean() if seen is None else seen
             total = weights[0] * seen + weights[1] * gaussians.scales.exp().mean()
-        if moving and config.motion_penalty:
+        if posed is not None and config.motion_penalty:
             total = total + config.motion_penalty * self.motion.regularisation()
+        if posed is not None and config.rest_penalty and posed.means.dim() == 3:
+            moved = (posed.means - gaussians.means).square().sum(-1)  # [T, N]
+            # Rounded off at a ten-thousandth of the radius: the root has no slope at zero.
+            total = total + config.rest_penalty * (moved / self.radius**2 + 1e-8).sqrt().mean()
         return total
 
     def _plan(self) -> None:

@@ -57,6 +57,21 @@ def test_training_learns_views_that_it_never_saw(still, tmp_path):
     assert after["psnr_fg_db"].mean() < after["psnr_db"].mean()
 
 
+@pytest.mark.parametrize("motion", ["deform", "velocity", "basis"])
+def test_a_rest_penalty_holds_what_need_not_move(tmp_path, motion):
+    cameras = fd.Cameras.concatenate([ball_cameras(4, 32, times=np.full(4, time)) for time in (0.0, 0.5, 1.0)])
+    capture = ball_capture(tmp_path, cameras)  # nothing moves
+    moved = []
+    for penalty in (0.0, 1.0):
+        config = TrainConfig(motion=motion, iterations=150, gaussians=100, warmup=0.0, rest_penalty=penalty)
+        trainer = Trainer(capture, config, CPU)
+        for _ in range(150):
+            assert torch.isfinite(trainer.take_step())
+        posed = trainer.motion.at(trainer.gaussians(), torch.linspace(0, 1, 5))
+        moved.append(float((posed.means - trainer.parameters["means"]).norm(dim=-1).mean().detach()))
+    assert 0 <= moved[1] < 0.3 * moved[0], moved
+
+
 def test_deform_learns_motion_that_static_cannot(tmp_path):
     cameras = fd.Cameras.concatenate([ball_cameras(6, 32, times=np.full(6, time)) for time in (0.0, 0.5, 1.0)])
     capture = ball_capture(tmp_path, cameras, move=0.8)
