@@ -158,13 +158,16 @@ def cite(hypothesis: Hypothesis | str | Path, runs: Sequence[Run]) -> str:
         f"{hypothesis.threshold_db:g} dB of {metric} on {frames}.",
         "",
     ]
-    signs = [
-        f"Registered: {row.evidence}." if row.before else f"**Not pre-registered**: {row.evidence}."
-        for row in found.itertuples()
-    ]
-    if len(signs) > 1 and len(set(signs)) == 1:  # said once
-        lines[0] += f" {signs[0]}"
-        signs = [""] * len(signs)
+    if found["before"].all():  # said once, in the first row's words
+        first = found["evidence"].iloc[0]
+        more = " (the same for every row, each at its own start)" if found["evidence"].nunique() > 1 else ""
+        lines[0] += f" Registered: {first}{more}."
+        signs = [""] * len(found)
+    else:
+        signs = [
+            f"Registered: {row.evidence}." if row.before else f"**Not pre-registered**: {row.evidence}."
+            for row in found.itertuples()
+        ]
     for row, sign in zip(found.itertuples(), signs, strict=True):
         bounds = f"[{row.low:.1f}, {row.high:.1f}]" if np.isfinite(row.low) else "(one camera, no interval)"
         meaning = row.meaning
