@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .config import TrainConfig
 from .errors import InputError, OutputError
 from .files import hash_file, locked, write_json
 from .hypothesis import Hypothesis, registered
@@ -78,7 +79,16 @@ def stands_finished(path: Path, identity: dict[str, Any]) -> bool:
     if not (path / "run.json").exists() or (path / "checkpoint.safetensors").exists():
         return False
     info = read_info(path)
-    return state_of(path, info) == "finished" and all(info[key] == identity[key] for key in identity)
+    return state_of(path, info) == "finished" and not _differing(info, identity)
+
+
+def _differing(info: dict[str, Any], identity: dict[str, Any]) -> list[str]:
+    """What of an identity another run's ``run.json`` has otherwise.
+
+    A setting that came after a run counts as its default: new ones start out as what was done before them.
+    """
+    there = info | {"config": TrainConfig().to_dict() | dict(info["config"])}
+    return [key for key in identity if there[key] != identity[key]]
 
 
 @contextlib.contextmanager
@@ -149,7 +159,7 @@ def _clear(path: Path, identity: dict[str, Any], overwrite: bool) -> str:
             (path / name).unlink()
         return "absent"
     info = read_info(path)
-    changed = [key for key in identity if info[key] != identity[key]]
+    changed = _differing(info, identity)
     if not changed and info["state"] != "replaced":
         return state_of(path, info)
     if not overwrite and info["state"] != "replaced":

@@ -15,6 +15,7 @@ from scenes import ball_cameras, ball_capture
 import fourdgs as fd
 from fourdgs import InputError, OutputError, TrainConfig, provenance
 from fourdgs.files import hash_file
+from fourdgs.runs import change_info
 from fourdgs.train import Trainer
 
 CONFIG = TrainConfig(
@@ -55,6 +56,17 @@ def test_training_learns_views_that_it_never_saw(still, tmp_path):
     assert after["psnr_db"].mean() > before["psnr_db"].mean() + 5
     assert after["psnr_db"].mean() > 26
     assert after["psnr_fg_db"].mean() < after["psnr_db"].mean()
+
+
+def test_a_run_of_before_a_setting_came_is_still_that_run(still, tmp_path):
+    config = TrainConfig(iterations=20, gaussians=50)
+    run = fd.train(still, config, tmp_path / "run", progress=False)
+    change_info(run.path, config={key: value for key, value in run.info["config"].items() if key != "rest_penalty"})
+    before = (run.path / "model.safetensors").stat().st_mtime_ns
+    again = fd.train(still, config, tmp_path / "run", progress=False)
+    assert again.finished and (run.path / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="run of another config"):
+        fd.train(still, replace(config, rest_penalty=0.5), tmp_path / "run", progress=False)
 
 
 @pytest.mark.parametrize("motion", ["deform", "velocity", "basis"])
