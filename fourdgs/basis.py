@@ -87,16 +87,8 @@ class Basis(PerGaussian):
         self.curves = nn.Parameter(torch.zeros_like(self.curves).to(gaussians.means))
         return {"weights": _nearness(means, pivots).to(gaussians.means)}
 
-    def at(self, gaussians: Gaussians, times: Tensor) -> Gaussians:
-        """Gaussians at ``times`` [T], each tensor [T, N, ...]; where a time is NaN, the canonical ones.
-
-        Raises:
-            InputError: it has parameters for another number of Gaussians.
-        """
-        return self.pose(gaussians, times).at_each(len(times))
-
     def pose(self, gaussians: Gaussians, times: Tensor) -> Gaussians:
-        """The same; what is no place and no rotation keeps its shape."""
+        """What `at` gives; what is no place and no rotation keeps its shape [N, ...]."""
         self._check(gaussians)
         curves = self._curves(times)  # [T, K, 3 or 6]
         if not self.se3:

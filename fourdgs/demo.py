@@ -12,7 +12,7 @@ from pathlib import Path
 from . import story, verdict
 from .config import TrainConfig
 from .data.load import load_capture
-from .errors import InputError, MissingDependency, OutputError
+from .errors import command_line
 from .files import write_json
 from .hypothesis import register
 from .report import NotebookFailed, build_report
@@ -104,6 +104,7 @@ def _making_seconds(out: Path, seconds: float) -> float:
     return float(json.loads(note.read_text(encoding="utf-8")))
 
 
+@command_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; its result is the exit status."""
     parser = argparse.ArgumentParser(prog="python -m fourdgs.demo", description=demo.__doc__.splitlines()[0])
@@ -133,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             flavor=options.flavor,
             scene_frames=options.scene_frames,
         )
-    except (InputError, OutputError, MissingDependency, NotebookFailed) as error:
+    except NotebookFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -50,6 +50,14 @@ class PerGaussian(Motion):
         for name in self.ROWS:
             setattr(self, name, parameters[name])
 
+    def at(self, gaussians: Gaussians, times: Tensor) -> Gaussians:
+        """Gaussians at ``times`` [T], each tensor [T, N, ...]; where a time is NaN, the canonical ones.
+
+        Raises:
+            InputError: it has parameters for another number of Gaussians.
+        """
+        return self.pose(gaussians, times).at_each(len(times))
+
     def _start(self, gaussians: Gaussians) -> dict[str, Tensor]:
         """The first values of the parameters in `ROWS`, by name, [N, ...] each."""
         raise NotImplementedError

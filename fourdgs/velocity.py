@@ -116,16 +116,8 @@ class Velocity(PerGaussian):
         if times is not None:
             self.moment.copy_(times)
 
-    def at(self, gaussians: Gaussians, times: Tensor) -> Gaussians:
-        """Gaussians at ``times`` [T], each tensor [T, N, ...]; where a time is NaN, the canonical ones.
-
-        Raises:
-            InputError: it has parameters for another number of Gaussians.
-        """
-        return self.pose(gaussians, times).at_each(len(times))
-
     def pose(self, gaussians: Gaussians, times: Tensor) -> Gaussians:
-        """The same; what is no place and no opacity keeps its shape."""
+        """What `at` gives; what is no place and no opacity keeps its shape [N, ...]."""
         self._check(gaussians)
         since = self._since(times)
         means = gaussians.means + self.radius * self.velocity * since[..., None]

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from ..errors import InputError, MissingDependency, OutputError
+from ..errors import InputError, command_line
 from ..paths import FITS, PATHS, CameraPath, recipe
 from .film import framing, manifest_path, render_path
 
 
+@command_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; its result is the exit status."""
     parser = argparse.ArgumentParser(prog="python -m fourdgs.media", description=__doc__.split(": ")[0])
@@ -36,25 +37,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--labels", nargs="+", help="over the columns")
     parser.add_argument("--again", action="store_true", help="render also what is there already")
     options = parser.parse_args(arguments)
-    try:
-        begun = time.perf_counter()
-        out = render_path(
-            options.runs,
-            _asked_path(options),
-            options.out,
-            options.fps,
-            audio=options.audio,
-            duration_s=options.duration,
-            fit=options.fit,
-            background=options.background,
-            labels=options.labels,
-            again=options.again,
-        )
-        seconds = time.perf_counter() - begun
-        about = json.loads(manifest_path(out).read_text(encoding="utf-8"))
-    except (InputError, OutputError, MissingDependency) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    begun = time.perf_counter()
+    out = render_path(
+        options.runs,
+        _asked_path(options),
+        options.out,
+        options.fps,
+        audio=options.audio,
+        duration_s=options.duration,
+        fit=options.fit,
+        background=options.background,
+        labels=options.labels,
+        again=options.again,
+    )
+    seconds = time.perf_counter() - begun
+    about = json.loads(manifest_path(out).read_text(encoding="utf-8"))
     size = f"{about['frames']} frames of {about['width']}x{about['height']}"
     print(f"{out}: {size}, {about['duration_s']:g} s; done in {seconds:.1f} s. The manifest is {manifest_path(out)}")
     return 0
