@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .cameras import Cameras
+from .drive.frames import drive_table
 from .errors import InputError
 from .lens import undistort
 from .pictures import Picture, composite, has_alpha_channel, read_picture, resize_picture
@@ -46,7 +47,7 @@ class Capture:
             ``height``. Optional: ``weight`` (how often a training frame is drawn, relative to the others; 1 where the
             column is not there) and ``distortion`` ("" or the lens that the file was taken with, as `lens.Lens.text`
             writes it: the picture is undistorted when it is loaded, and ``cameras`` holds the pinhole that comes of
-            it; pictures in memory are left as they are). Further columns are kept.
+            it; pictures in memory are left as they are), ``drive.<control>`` (see `drive`). Further columns are kept.
         cameras: row-aligned with ``frames``.
         memory: pictures by frame name that stand in for the files (the ``image`` of such a frame may be "").
 
@@ -91,6 +92,14 @@ class Capture:
         """The splits that have frames, in the order train, val, test."""
         present = set(self.frames.split)
         return [split for split in SPLITS if split in present]
+
+    @property
+    def drive(self) -> pd.DataFrame | None:
+        """What drives a rig in each frame, [frames x controls]; NaN, or None for all, where nothing is said.
+
+        From the columns ``drive.<control>``; see `fourdgs.drive.drive_table`, and `with_drive` beside it.
+        """
+        return drive_table(self.frames)
 
     @property
     def has_alpha(self) -> bool:
@@ -279,7 +288,7 @@ class Capture:
         return rgb, alpha if transparent else None
 
     def digest(self) -> str:
-        """64 hex digits that name the content: poses, intrinsics, times, sources, splits, cameras, picture bytes.
+        """64 hex digits that name the content: poses, intrinsics, times, sources, splits, cameras, `drive`, pictures.
 
         The same wherever the folder lies; a picture in memory is named by its pixels, a file by its bytes.
         """
@@ -293,7 +302,7 @@ class Capture:
             pictures = list(pool.map(self._picture_digest, rows))
         finally:
             pool.shutdown(cancel_futures=True)
-        whole = hashlib.sha256()
+        whole, drive = hashlib.sha256(), self.drive
         for index, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
             time = None if math.isnan(row.time) else row.time
             words = [row.camera, time, row.source, row.split, row.width, row.height, picture]
@@ -301,6 +310,8 @@ class Capture:
             words += [
                 [name, getattr(row, name)] for name, plain in OPTIONAL.items() if getattr(row, name, plain) != plain
             ]
+            if drive is not None and not drive.iloc[index].isna().any():
+                words.append({name: round(value, 6) + 0.0 for name, value in sorted(drive.iloc[index].items())})
             whole.update(json.dumps(words).encode() + b"".join(value[index].tobytes() for value in numbers))
         return whole.hexdigest()
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from captures import HEIGHT, WIDTH, good_content, pose, save_picture, write
+from captures import HEIGHT, WIDTH, frame, good_content, pose, save_picture, write
 from PIL import Image
 
 from fourdgs.cameras import orbit
+from fourdgs.capture import merge
 from fourdgs.data.load import load_capture
-from fourdgs.data.transforms import read_transforms
+from fourdgs.data.transforms import read_transforms, write_transforms
+from fourdgs.drive import DriveTrack
 from fourdgs.errors import InputError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -353,3 +355,103 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path, content):
     (folder / "images/r_1.png").unlink()
     os.symlink("r_0.png", folder / "images/r_1.png")  # a link inside is a file like any other
     assert len(read_transforms(write(folder, content))) == 3
+
+
+# --- what drives the frames ---
+
+
+def driven(capture) -> dict:
+    """The values by frame, None where a frame says nothing."""
+    table = capture.drive
+    return {
+        name: None if row.isna().any() else row.to_dict()
+        for name, (_, row) in zip(capture.frames.frame, table.iterrows(), strict=True)
+    }
+
+
+def test_a_frame_s_drive_is_columns_that_survive_select_and_merge(tmp_path, content):
+    assert read_transforms(write(tmp_path, content)).drive is None
+    content["frames"][0]["drive"] = {"JawOpen": 0.25, "headYaw": -3}
+    content["frames"][2]["drive"] = {"flame.expr000": 1.5}
+    capture = read_transforms(write(tmp_path, content))
+    expected = {
+        "images/r_0": {"jawOpen": 0.25, "headYaw": -3, "flame.expr000": 0},
+        "images/r_1": None,
+        "images/r_2": {"jawOpen": 0, "headYaw": 0, "flame.expr000": 1.5},
+    }
+    assert driven(capture) == expected
+    assert "drive.jawOpen" in capture.frames.columns and capture.frames.frame[0] == "images/r_2"
+    one = capture.select(where=lambda frames: frames.frame == "images/r_0")
+    assert driven(one) == {"images/r_0": expected["images/r_0"]}
+    (tmp_path / "other").mkdir()
+    more = good_content(tmp_path / "other")
+    more["frames"] = [more["frames"][0] | {"frame_id": "new", "drive": {"cheekPuff": 1}}]
+    both = driven(merge([capture, read_transforms(write(tmp_path / "other", more))]))
+    assert both["new"] == {"jawOpen": 0, "headYaw": 0, "flame.expr000": 0, "cheekPuff": 1}
+    assert both["images/r_1"] is None and both["images/r_0"] == expected["images/r_0"] | {"cheekPuff": 0}
+
+
+@pytest.mark.parametrize("span", [None, [0.5, 1.5]])
+def test_a_track_drives_the_frames_that_have_a_time(tmp_path, content, span):
+    track = DriveTrack([0, 0.5, 2.0], ("jawOpen", "headYaw"), [[0, 0], [1, 8], [0, -8]])
+    track.save(tmp_path / "track.csv")
+    content |= {"drive_file": "track.csv"} | ({} if span is None else {"drive_span_s": span})
+    content["frames"].append(frame(3, time=1, drive={"jawOpen": 0.9}))
+    save_picture(tmp_path / "images/r_3.png", 3)
+    start, end = span or (0, 2)
+    got = driven(read_transforms(write(tmp_path, content)))
+    for name, time in (("images/r_0", 0.5), ("images/r_1", 0.25)):
+        expected = dict(zip(track.controls, track.at(start + (end - start) * time)[0], strict=True))
+        assert got[name] == pytest.approx(expected)
+    assert got["images/r_2"] is None and got["images/r_3"] == {"jawOpen": 0.9, "headYaw": 0}
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.5, "frame 1 .*: drive: is 0.5, must be an object"),
+        ({"jawOpen": "wide"}, "frame 1 .*: drive.jawOpen: is 'wide', must be a number"),
+        ({"jawOpen": None}, "frame 1 .*: drive.jawOpen: is null"),
+        ({"jawOpen": True}, "frame 1 .*: drive.jawOpen: is True"),
+        ({"jawOpen": math.inf}, "frame 1 .*: drive.jawOpen: is inf, must be finite"),
+        ({"jawOpen": 1, "JawOpen": 1}, "frame 1 .*: drive: names 'jawOpen' more than once"),
+        ({" ": 1}, "frame 1 .*: drive: has the name"),
+        ({f"c{index}": 0 for index in range(2000)}, "drive: has 2,000 controls, at most 1,024"),
+    ],
+)
+def test_a_bad_drive_names_the_frame(tmp_path, content, value, words):
+    content["frames"][1]["drive"] = value
+    with pytest.raises(InputError, match=words) as told:
+        read_transforms(write(tmp_path, content))
+    assert str(tmp_path) in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        ({"drive_file": "none.csv"}, "the file: drive_file: no file"),
+        ({"drive_file": "../track.csv"}, "drive_file: .*leaves the capture's folder"),
+        ({"drive_file": 3}, "drive_file: is 3, must be a string"),
+        ({"drive_file": "bad.csv"}, "bad.csv: line 2: jawOpen: is 'x'"),
+        ({"drive_file": "track.csv", "drive_span_s": [1, 1]}, "drive_span_s: .*two rising numbers"),
+        ({"drive_file": "track.csv", "drive_span_s": [0, 3]}, "drive_span_s: .*goes from 0 to 2 s"),
+        ({"drive_file": "track.csv", "drive_span_s": "all"}, "drive_span_s: is 'all', must be 2 numbers"),
+    ],
+)
+def test_a_bad_track_is_one_error(tmp_path, content, head, words):
+    DriveTrack([0, 2.0], ("jawOpen",), [[0], [1]]).save(tmp_path / "track.csv")
+    (tmp_path / "bad.csv").write_text("time_s,jawOpen\n0,x\n")
+    with pytest.raises(InputError, match=words):
+        read_transforms(write(tmp_path, content | head))
+
+
+def test_what_drives_the_frames_survives_the_round_trip_and_is_content(tmp_path, content):
+    plain = read_transforms(write(tmp_path, content)).digest()
+    DriveTrack([0, 2.0], ("jawOpen", "headYaw"), [[0.1, -7], [1 / 3, 20]]).save(tmp_path / "track.csv")
+    content["drive_file"] = "track.csv"
+    capture = read_transforms(write(tmp_path, content))
+    back = read_transforms(write_transforms(capture, tmp_path / "again"))
+    assert driven(back) == driven(capture) and driven(back)["images/r_2"] is None
+    assert back.digest() == capture.digest() != plain
+    content["frames"][2]["drive"] = {"jawOpen": 0.5}
+    assert read_transforms(write(tmp_path, content)).digest() != capture.digest()

@@ -27,7 +27,7 @@ RECIPE = 1
 FIT = 0.98
 """Radius of the ball about the origin that holds the still avatar."""
 
-_SHARES = (0.2, 0.2, 0.2, 0.4)  # of a head angle, for each of the bones
+SHARES = (0.2, 0.2, 0.2, 0.4)  # of a head angle, for each of the bones
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ class Avatar:
             return points
         turn, shift = np.eye(3), np.zeros(3)
         moved = points * (1 - self.weights.sum(axis=1, keepdims=True))
-        for bone, share in enumerate(_SHARES):
+        for bone, share in enumerate(SHARES):
             spin = _rotation(*(share * angles))
             joint = self.joints[bone].astype(np.float64)
             turn, shift = turn @ spin, turn @ (joint - spin @ joint) + shift

@@ -162,20 +162,20 @@ def plain_path(file_path: str) -> str:
 
 
 def read_text(file: Path, limit: int = MAX_TEXT_BYTES) -> str:
-    """A text file of cameras. Raises InputError: it cannot be read, is no UTF-8, or has more than ``limit`` bytes."""
+    """A text file. Raises InputError: it cannot be read, is no UTF-8, or has more than ``limit`` bytes."""
     try:
         if file.stat().st_size > limit:
             message = f"has {file.stat().st_size:,} bytes, at most {limit:,} are read"
-            raise InputError(message, file=file, remedy="split the capture into several")
+            raise InputError(message, file=file, remedy="split it into several")
         return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot be read: {error}", file=file, remedy="save it as UTF-8 text") from error
 
 
-def read_json(file: Path) -> Any:
-    """The value in a JSON file. Raises InputError where there is none."""
+def read_json(file: Path, limit: int = MAX_TEXT_BYTES) -> Any:
+    """The value in a JSON file of at most ``limit`` bytes. Raises InputError where there is none."""
     try:
-        return json.loads(read_text(file))
+        return json.loads(read_text(file, limit))
     except InputError:
         raise
     except (ValueError, RecursionError) as error:  # also whole numbers of thousands of digits
@@ -186,13 +186,13 @@ def inside(fields: Fields, key: str, given: str, root: Path, kind: str = "pictur
     """The file that a value names; it must be there and lie in the capture's folder, links resolved.
 
     Args:
-        kind: "picture" (whose name may lack its extension), "video" or "folder".
+        kind: "picture" (whose name may lack its extension), "folder", or any other file in a word.
 
     Raises:
         MissingFile: it is not there. InputError: it leads out of ``root``, or cannot be a path.
     """
     relative = given.replace("\\", "/")
-    remedy = "move the picture into the capture's folder and name it relative to that"
+    remedy = f"move the {kind} into the capture's folder and name it relative to that"
     try:
         base = root / relative
         if PurePosixPath(relative).is_absolute() or not base.resolve().is_relative_to(root):

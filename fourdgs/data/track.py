@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 HEAD = ("headYaw", "headPitch", "headRoll")
-"""Entries of a pose that are angles in degrees: turn to the presenter's left, nod down, lean to the left shoulder."""
+"""Entries of a pose that are angles in degrees: turn to the presenter's left, nod down, lean to the right shoulder."""
 
 _VISEMES: tuple[dict[str, float], ...] = (
     {"jawOpen": 0.85, "mouthLowerDownLeft": 0.5, "mouthLowerDownRight": 0.5, "mouthUpperUpLeft": 0.3,

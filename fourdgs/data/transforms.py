@@ -4,10 +4,16 @@ Read from the file or, where a frame says otherwise, from the frame: ``fl_x``, `
 ``camera_angle_x``, ``camera_angle_y``, ``k1``-``k6``, ``p1``, ``p2``, ``camera_model``, ``is_fisheye``, ``source``.
 From the frame: ``file_path`` (with or without extension), ``transform_matrix`` (OpenGL camera-to-world), ``time`` (in
 [0, 1]; null or missing = none), ``camera``, ``mask_path`` (its white is the frame's alpha), ``frame_id``, ``weight``
-(positive; missing = 1). From nerfstudio's single file: ``train_filenames``, ``val_filenames``, ``test_filenames``; a
-picture in two of them is two frames, and where there are ``train_filenames``, one in none of them is left out with a
-word. Other keys are let be; ``applied_transform`` and ``applied_scale`` too, since the poses are in the transformed
-world already.
+(positive; missing = 1), ``drive`` (see below). From nerfstudio's single file: ``train_filenames``, ``val_filenames``,
+``test_filenames``; a picture in two of them is two frames, and where there are ``train_filenames``, one in none of them
+is left out with a word. Other keys are let be; ``applied_transform`` and ``applied_scale`` too, since the poses are in
+the transformed world already.
+
+What drives a rig: a frame's ``drive`` is an object of numbers, ``{"jawOpen": 0.4, "headYaw": -3}`` (ARKit's actions,
+degrees of the head, or a rig's own controls), and becomes columns of the table, see `fourdgs.drive.drive_table`. Or the
+file has ``drive_file``, a track (`fourdgs.drive.load_track`) in the capture's folder: a frame with a time and without a
+``drive`` of its own takes the track's values there. ``drive_span_s``, ``[start, end]``, says which of the track's
+seconds are the times 0 and 1; without it, its first and its last.
 
 Distortion: ``camera_model`` is OPENCV where the file names none, OPENCV_FISHEYE where ``is_fisheye`` is true. Pictures
 with coefficients other than zero are undistorted when they are loaded; see `fourdgs.lens`.
@@ -19,11 +25,13 @@ import math
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..capture import DEFAULT_SOURCE, SPLITS, Capture
+from ..drive.frames import drive_by_track, frame_drive, with_drive
 from ..errors import InputError
 from ..lens import TERMS, Lens
 from .fields import (
@@ -87,7 +95,7 @@ def read_transforms(path: str | Path, splits: Sequence[str] | None = None, missi
         if split not in SPLITS:
             raise InputError(f"is {split!r}, must be one of {', '.join(SPLITS)}", file=path, field="splits")
     root = (path if path.is_dir() else path.parent).resolve()
-    rows: list[FrameRow] = []
+    rows: list[DrivenRow] = []
     gone: list[MissingFile] = []
     for file, split in _files(path, wanted if splits else ()):
         rows += _read_file(file, root, split, missing, gone)
@@ -101,7 +109,19 @@ def read_transforms(path: str | Path, splits: Sequence[str] | None = None, missi
                 field="splits",
                 remedy=f"add transforms_{split}.json, or ask for another split",
             )
-    return capture_of(root, [row for row in rows if row.split in wanted])
+    rows = [row for row in rows if row.split in wanted]
+    capture = capture_of(root, rows)
+    if not any(row.drive for row in rows):
+        return capture
+    drive = {row.name: row.drive for row in rows}
+    return capture.with_frames(with_drive(capture.frames, [drive[name] for name in capture.frames.frame], root))
+
+
+@dataclass
+class DrivenRow(FrameRow):
+    """A frame, and the values that drove what it shows; None where the file says nothing."""
+
+    drive: dict[str, float] | None = None
 
 
 # --- files ---
@@ -126,7 +146,7 @@ def _files(path: Path, wanted: Sequence[str]) -> list[tuple[Path, str]]:
     return [(single, "train")]
 
 
-def _read_file(file: Path, root: Path, split: str, missing: str | None, gone: list[MissingFile]) -> list[FrameRow]:
+def _read_file(file: Path, root: Path, split: str, missing: str | None, gone: list[MissingFile]) -> list[DrivenRow]:
     """The frames of a file; pictures that are skipped are added to ``gone``."""
     content = read_json(file)
     frames = content.get("frames") if isinstance(content, dict) else None
@@ -136,7 +156,7 @@ def _read_file(file: Path, root: Path, split: str, missing: str | None, gone: li
         remedy = "remove the file, or give it frames"
         raise InputError(f"is empty: the split {split!r} has no frames", file=file, field="frames", remedy=remedy)
     skips = missing == "skip" or (missing is None and "aabb_scale" in content)
-    rows: list[FrameRow] = []
+    rows: list[DrivenRow] = []
     skipped: list[str] = []
     seen: dict[tuple[str, object], int] = {}
     for position, frame in enumerate(frames):
@@ -157,10 +177,11 @@ def _read_file(file: Path, root: Path, split: str, missing: str | None, gone: li
                 raise fields.fail(key, message, "remove one of the two frames, or name it otherwise")
             seen[key, value] = position
         rows.append(row)
+    drive_by_track(Fields(file, "the file", {}, content), root, rows)
     return _in_named_splits(file, content, rows, skipped)
 
 
-def _in_named_splits(file: Path, content: dict, rows: list[FrameRow], skipped: list[str]) -> list[FrameRow]:
+def _in_named_splits(file: Path, content: dict, rows: list[DrivenRow], skipped: list[str]) -> list[DrivenRow]:
     """The rows in the splits of nerfstudio's ``{split}_filenames``, one for each that names them."""
     lists = {split: content.get(f"{split}_filenames") for split in SPLITS}
     lists = {split: names for split, names in lists.items() if names is not None}
@@ -205,7 +226,7 @@ def _bare(path: str) -> str:
 # --- one frame ---
 
 
-def read_frame(fields: Fields, root: Path, split: str) -> FrameRow:
+def read_frame(fields: Fields, root: Path, split: str) -> DrivenRow:
     """One frame of a file. Raises InputError for the first thing that is wrong with it."""
     given = fields.text("file_path", fields.frame.get("file_path"))
     if given is None:
@@ -224,7 +245,7 @@ def read_frame(fields: Fields, root: Path, split: str) -> FrameRow:
     named = fields.text("frame_id", frame_id) if isinstance(frame_id, str) and frame_id else None
     stem = plain_path(given)
     stem = stem[: -len(image.suffix)] if stem.endswith(image.suffix) else stem
-    return FrameRow(
+    return DrivenRow(
         name=named or stem,
         camera=fields.name("camera", fields.frame.get("camera")),
         time=_time(fields),
@@ -238,6 +259,7 @@ def read_frame(fields: Fields, root: Path, split: str) -> FrameRow:
         lens=_lens(fields, model, terms, intrinsics, size),
         weight=_weight(fields),
         given=given,
+        drive=frame_drive(fields),
     )
 
 

@@ -41,7 +41,8 @@ def write_video(
         path: ends in .mp4 (or .m4v, .mov); replaced where it is there.
         fps: pictures a second.
         audio: a file with a sound track (WAV, MP3, M4A, MP4, ...), written as AAC from its first sample. The pictures
-            set the length: longer sound is cut at the end of the last picture, shorter sound is followed by silence.
+            set the length: longer sound is cut at the end of the last picture, with a warning where that is by more
+            than a picture (and 0.1 s); shorter sound is followed by silence.
         quality: H.264's constant rate factor, 0 (best) to 51; 18 is hard to tell from the pictures, 23 half the size.
         progress: show a bar.
 
@@ -99,6 +100,18 @@ def sound_duration(path: str | Path) -> float:
     return samples / sound.rate
 
 
+def sound_samples(path: str | Path) -> tuple[np.ndarray, int]:
+    """A file's sound, float32 [1 or 2 channels, n] in [-1, 1], and its samples a second.
+
+    Raises: as `sound_duration`, but that n may be 0.
+    """
+    sound = _Sound(import_av(), Path(path))
+    try:
+        return sound.rest(), sound.rate
+    finally:
+        sound.close()
+
+
 def _write(
     av: Any,
     aside: Path,
@@ -145,6 +158,18 @@ def _write(
         container.mux(video.encode(None))
         if sound is not None:
             container.mux(sound.encode(track, end, last=True))
+            _warn_of_cut(sound, end / sound.rate, float(1 / rate))
+
+
+def _warn_of_cut(sound: _Sound, end_s: float, picture_s: float) -> None:
+    """Say in one sentence that there is more sound than pictures."""
+    left_s = sound.left(end_s)
+    if left_s > max(picture_s, 0.1):
+        warnings.warn(
+            f"{sound.path}: the sound goes on for {left_s:.2f} s after the last picture, at {end_s:.2f} s, and is cut "
+            "there: give more pictures, or shorter sound",
+            stacklevel=4,
+        )
 
 
 def _yuv(av: Any, reformatter: Any, picture: np.ndarray) -> Any:
@@ -239,6 +264,8 @@ class _Sound:
             raise InputError("has no sound that can be read", file=path, field="audio", remedy=remedy)
         self.rate = context.sample_rate if context.sample_rate in _AAC_RATES else 48000
         self.layout = "mono" if context.layout.nb_channels == 1 else "stereo"
+        told = streams[0].duration
+        self._told_s = 0.0 if told is None else float(told * streams[0].time_base)
         self._samples = self._decoded(streams[0])
         self._waiting = np.zeros((1 if self.layout == "mono" else 2, 0), np.float32)
         self._taken = 0  # samples taken from the file
@@ -256,6 +283,17 @@ class _Sound:
         """How many samples the file has, all of which are taken by this."""
         self._taken += sum(part.shape[1] for part in self._samples)
         return self._taken
+
+    def rest(self) -> np.ndarray:
+        """All samples that were not taken yet, [channels, n]."""
+        parts = [self._waiting, *self._samples]
+        return np.concatenate(parts, axis=1)
+
+    def left(self, end_s: float) -> float:
+        """Seconds of sound behind a time, by the file's own word where it has one, else as far as was looked."""
+        more = next(self._samples, None)
+        heard = self._taken / self.rate
+        return (heard if more is None else max(self._told_s, heard + more.shape[1] / self.rate)) - end_s
 
     def encode(self, track: Any, until: int, last: bool = False) -> list[Any]:
         """Packets of the sound before sample ``until``, as far as they fill AAC frames; ``last``: all of it."""

@@ -24,8 +24,8 @@ def write_transforms(capture: Capture, folder: str | Path, pictures: str = "copy
     """Write a capture as D-NeRF-style files, one for each split that has frames.
 
     Files of pictures and masks are copied byte by byte; pictures in memory, and those of a resized or an undistorted
-    capture, are written as PNG (undistorted). Frame names, cameras, sources, weights and poses (float64) survive the
-    round trip; NaN times become null.
+    capture, are written as PNG (undistorted). Frame names, cameras, sources, weights, poses (float64) and what drives a
+    frame (as ``drive``, also where it came from a ``drive_file``) survive the round trip; NaN times become null.
 
     Args:
         folder: made anew, whole or not at all.
@@ -139,6 +139,7 @@ def _write_files(capture: Capture, folder: Path, paths: list[tuple[str, str | No
     if common:
         head["camera_angle_x"] = 2 * math.atan(common["w"] / 2 / common["fl_x"])  # for D-NeRF's own readers
     lists: dict[str, list[dict]] = {split: [] for split in capture.splits}
+    drive = capture.drive
     for index, row in enumerate(capture.frames.itertuples(index=False)):
         image, mask = paths[index]
         frame = {"file_path": image, "frame_id": row.frame, "source": row.source, "camera": row.camera}
@@ -147,6 +148,8 @@ def _write_files(capture: Capture, folder: Path, paths: list[tuple[str, str | No
             frame["mask_path"] = mask
         if getattr(row, "weight", 1.0) != 1:
             frame["weight"] = float(row.weight)
+        if drive is not None and not drive.iloc[index].isna().any():
+            frame["drive"] = drive.iloc[index].to_dict()
         lists[row.split].append(frame | ({} if common else optics[index]) | {"transform_matrix": poses[index]})
     for split in SPLITS:
         if split in lists:
