@@ -28,7 +28,7 @@ from fourdgs.cuda.photometric import Photometric
 from fourdgs.hexplane import sampled_features
 from fourdgs.model import render_bytes
 from fourdgs.motion import Deform
-from fourdgs.train import Trainer
+from fourdgs.trainer import Trainer
 
 BATCH = 8
 CUDA = torch.device("cuda")
@@ -76,7 +76,7 @@ def trainer_of(frames: fd.Capture, motion: str, count: int, start: fd.Gaussians,
         motion=motion, iterations=1_000_000, warmup=0.0, gaussians=count, batch=BATCH, refine_every=10**6, **settings
     )
     trainer = Trainer(frames, replace(config, init="box"), CUDA)
-    trainer._adopt(start.to(CUDA))
+    trainer.adopt(start.to(CUDA))
     return trainer
 
 

@@ -28,7 +28,7 @@ def measure(motion: str, gaussians: int, size: int, threads: int, steps: int = 1
     import fourdgs as fd
     from fourdgs.losses import photometric
     from fourdgs.model import render_gaussians
-    from fourdgs.train import Trainer
+    from fourdgs.trainer import Trainer
 
     torch.set_num_threads(threads)
     trainer = Trainer(_scene(size), fd.TrainConfig(
@@ -37,7 +37,7 @@ def measure(motion: str, gaussians: int, size: int, threads: int, steps: int = 1
     spent = defaultdict(list)
     for _ in range(steps):
         clock = [time.perf_counter()]
-        rows = trainer.sampler.next(1)
+        rows = trainer.samplers["sampler"].next(1)
         views, truth = trainer.views.take(rows), trainer.feed.pictures(rows).float() / 255
         clock.append(time.perf_counter())
         posed = trainer.motion.at(trainer.gaussians(), views.times)

@@ -82,7 +82,7 @@ class Basis(PerGaussian):
         # On the CPU, so that every device starts alike.
         means = gaussians.means.detach().float().cpu()
         random = torch.Generator().manual_seed(self.seed)
-        pivots = _centres(means, self.trajectories, random)
+        pivots = centres_of(means, self.trajectories, random)
         self.pivots = pivots.to(gaussians.means)
         self.curves = nn.Parameter(torch.zeros_like(self.curves).to(gaussians.means))
         return {"weights": _nearness(means, pivots).to(gaussians.means)}
@@ -93,11 +93,9 @@ class Basis(PerGaussian):
         curves = self._curves(times)  # [T, K, 3 or 6]
         if not self.se3:
             return gaussians.replace(means=gaussians.means + self.radius * (self.weights @ curves))
-        push, turn = self._twists(gaussians.means, curves)
-        return gaussians.replace(
-            means=gaussians.means + _jacobian_times(turn, push),
-            quats=hamilton(rotation_quats(turn), gaussians.quats),
-        )
+        twists = blended_twists(self.weights, curves, self.pivots, gaussians.means, self.radius)
+        means, quats = moved_by(*twists, gaussians.means, gaussians.quats)
+        return gaussians.replace(means=means, quats=quats)
 
     def learning_rates(self, config: TrainConfig) -> dict[str, float]:
         """As tried on moving balls."""
@@ -105,17 +103,7 @@ class Basis(PerGaussian):
 
     def _curves(self, times: Tensor) -> Tensor:
         """The trajectories at ``times`` [T]: [T, K, 3 or 6]; zero where there is no time."""
-        share = spline_shares(torch.nan_to_num(times, nan=0.0), self.knots)  # [T, P]
-        share = torch.where(torch.isnan(times)[:, None], 0.0, share)
-        return torch.einsum("tp,pkd->tkd", share, self.curves)
-
-    def _twists(self, means: Tensor, curves: Tensor) -> tuple[Tensor, Tensor]:
-        """Blended twists at ``means`` [N, 3]: velocity (world units) and rotation vector, both [T, N, 3]."""
-        origin = self.pivots.mean(0)  # near the scene, where cancellation costs no digits
-        push, turn = self.radius * curves[..., :3], curves[..., 3:]
-        push = push - torch.linalg.cross(turn, (self.pivots - origin).expand_as(turn))
-        push, turn = self.weights @ push, self.weights @ turn  # [T, N, 3]
-        return push + torch.linalg.cross(turn, (means - origin).expand_as(turn)), turn
+        return torch.einsum("tp,pkd->tkd", spline_shares(times, self.knots), self.curves)
 
     def regularisation(self) -> Tensor:
         """Mean over Gaussians and knots of the squared second difference of what the control points move them by.
@@ -123,7 +111,7 @@ class Basis(PerGaussian):
         In squared radii (and radians): sum_kl <d_k, d_l> S_kl with the second differences d [P - 2, K, .] of the
         curves and S = W^T W / N. A penalty on the curves alone would only make them small and the weights large.
         """
-        bend = self.curves[2:] - 2 * self.curves[1:-1] + self.curves[:-2]
+        bend = bent(self.curves)
         alike = self.weights.T @ self.weights / max(self.count, 1)  # [K, K]
         return torch.einsum("pkd,kl,pld->", bend, alike, bend) / len(bend)
 
@@ -142,13 +130,39 @@ def spline_shares(times: Tensor, knots: int) -> Tensor:
     """Shares of ``knots`` control points in a uniform cubic B-spline over [0, 1] at ``times`` [T]: [T, knots].
 
     The cardinal B-spline at distance d: (4 - 6 d^2 + 3 d^3) / 6 up to 1, (2 - d)^3 / 6 up to 2 (de Boor, "A Practical
-    Guide to Splines", 1978). Rows sum to 1. Times outside [0, 1] count as its ends.
+    Guide to Splines", 1978). Rows sum to 1, or are 0 where there is no time. Times outside [0, 1] count as its ends.
     """
-    place = times.clamp(0, 1) * (knots - ORDER + 1) + 1
+    place = torch.nan_to_num(times, nan=0.0).clamp(0, 1) * (knots - ORDER + 1) + 1
     distance = (place[:, None] - torch.arange(knots, device=times.device, dtype=times.dtype)).abs()
     near = (4 - 6 * distance.square() + 3 * distance**3) / 6
     far = (2 - distance).clamp(min=0) ** 3 / 6
-    return torch.where(distance < 1, near, far)
+    return torch.where(torch.isnan(times)[:, None], 0.0, torch.where(distance < 1, near, far))
+
+
+def bent(curves: Tensor) -> Tensor:
+    """Second differences [P - 2, ...] of control points [P, ...]."""
+    return curves[2:] - 2 * curves[1:-1] + curves[:-2]
+
+
+def blended_twists(
+    weights: Tensor, curves: Tensor, pivots: Tensor, means: Tensor, radius: float
+) -> tuple[Tensor, Tensor]:
+    """Velocities (world units) and rotation vectors at places, both [T, N, 3]: twists about K pivots, blended.
+
+    Args:
+        weights: [N, K]. curves: [T, K, 6], velocities in radii and rotation vectors. pivots: [K, 3] world units.
+        means: [N, 3] the places, world units.
+    """
+    origin = pivots.mean(0)  # near the scene, where cancellation costs no digits
+    push, turn = radius * curves[..., :3], curves[..., 3:]
+    push = push - torch.linalg.cross(turn, (pivots - origin).expand_as(turn))
+    push, turn = weights @ push, weights @ turn  # [T, N, 3]
+    return push + torch.linalg.cross(turn, (means - origin).expand_as(turn)), turn
+
+
+def moved_by(push: Tensor, turn: Tensor, means: Tensor, quats: Tensor) -> tuple[Tensor, Tensor]:
+    """Means [T, N, 3] and quaternions [T, N, 4] after the exponentials of twists [T, N, 3] about the means [N, 3]."""
+    return means + _jacobian_times(turn, push), hamilton(rotation_quats(turn), quats)
 
 
 def rotation_quats(turn: Tensor) -> Tensor:
@@ -188,7 +202,7 @@ def _root(square: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(small, 1.0, square).sqrt(), small
 
 
-def _centres(points: Tensor, count: int, random: torch.Generator) -> Tensor:
+def centres_of(points: Tensor, count: int, random: torch.Generator) -> Tensor:
     """``count`` places [count, 3] among points [N, 3]: Lloyd's k-means of some of them (IEEE Trans. IT, 1982)."""
     if len(points) > _SAMPLE:
         points = points[torch.randperm(len(points), generator=random)[:_SAMPLE]]

@@ -21,16 +21,24 @@ class TrainConfig:
         InputError: a value of the wrong type or out of range, naming the field.
     """
 
-    motion: str = "static"  # static | deform | velocity | basis | auto (from the capture's cameras and times)
+    motion: str = "static"  # static | deform | velocity | basis | bones | rig | auto (by cameras and times)
     iterations: int = 3000  # training steps, the warm-up included
     warmup: float = 0.2  # share of the iterations in which a moving model stays static (4DGaussians' coarse stage)
     batch: int = 1  # cameras a step
-    sampling: str = "uniform"  # uniform over frames | balanced over sources
+    sampling: str = "uniform"  # uniform over frames | balanced over sources | balanced over camera | time
+    canonical: str = "all"  # whose frames teach the scene without a time: all | stills (those with a time: motion only)
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)  # behind frames with alpha, and behind the model
-    init: str = "auto"  # auto | hull | frusta | box
+    init: str = "auto"  # auto | surface | hull | frusta | box
     gaussians: int = 4000  # the budget
     initial: float = 0.5  # share of the budget at the start
-    sh_degree: int = 0  # 0 to 3
+    sh_degree: int = 0  # 0 to 3; -1: by the number of cameras
+    isotropic: bool = False  # round Gaussians
+    drop: float = 0.0  # share of the Gaussians left out of a step, growing up to this (DropGaussian)
+    random_background: bool = False  # a new one at each step behind frames with alpha
+    source_look: str = "none"  # learned for each source, dropped at test: none | colour | + background: flat | smooth
+    pose_prior_deg: float = 0.0  # poses of cameras are learned, within about so much; 0: fixed
+    covisibility: float = 0.0  # how much less pixels count that show what no other camera sees
+    patience: int = 0  # looks without a better validation PSNR before the training ends early; 0: never
     ssim_weight: float = 0.2
     lr_means: float = 4e-4  # times the scene's radius; decays to a hundredth
     lr_scales: float = 1e-2
@@ -42,6 +50,7 @@ class TrainConfig:
     lr_motion: float = 1.0  # times the own rates of velocity and basis, which decay to a tenth
     duration: float = 0.15  # velocity: how long Gaussians last at first, of the clip; 0: always
     trajectories: int = 12  # basis: shared ones
+    bones: int = 3  # bones: rigid parts
     opacity_penalty: float = 0.001  # mean opacity, and
     scale_penalty: float = 0.001  # mean scale over the scene's radius: together they let unneeded Gaussians die
     motion_penalty: float = 0.01  # times the motion model's own regularisation
@@ -57,17 +66,20 @@ class TrainConfig:
         for field in fields(self):
             value = _checked(field.name, field.type, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
-        _one_of("sampling", self.sampling, ("uniform", "balanced"))
-        _one_of("init", self.init, ("auto", "hull", "frusta", "box"))
-        _one_of("motion", self.motion, ("static", "deform", "velocity", "basis", "auto"))
+        _one_of("sampling", self.sampling, ("uniform", "balanced", "camera", "time"))
+        _one_of("canonical", self.canonical, ("all", "stills"))
+        _one_of("source_look", self.source_look, ("none", "colour", "flat", "smooth"))
+        _one_of("init", self.init, ("auto", "surface", "hull", "frusta", "box"))
+        _one_of("motion", self.motion, ("static", "deform", "velocity", "basis", "bones", "rig", "auto"))
         for name, low, high in (
             ("iterations", 1, None), ("warmup", 0, 1), ("batch", 1, None), ("gaussians", 4, None), ("initial", 0, 1),
-            ("sh_degree", 0, 3), ("ssim_weight", 0, 1), ("refine_every", 1, None), ("refine_until", 0, 1),
+            ("sh_degree", -1, 3), ("ssim_weight", 0, 1), ("refine_every", 1, None), ("refine_until", 0, 1),
             ("evaluate_every", 0, None), ("checkpoint_every", 1, None), ("lr_means", 0, None), ("lr_scales", 0, None),
             ("lr_quats", 0, None), ("lr_opacities", 0, None), ("lr_sh", 0, None), ("lr_planes", 0, None),
             ("lr_mlp", 0, None), ("opacity_penalty", 0, None), ("scale_penalty", 0, None),
             ("motion_penalty", 0, None), ("noise", 0, None), ("lr_motion", 0, None), ("duration", 0, None),
-            ("rest_penalty", 0, None), ("trajectories", 1, None),
+            ("rest_penalty", 0, None), ("trajectories", 1, None), ("bones", 1, None), ("drop", 0, 0.9),
+            ("pose_prior_deg", 0, None), ("covisibility", 0, 1), ("patience", 0, None),
         ):  # fmt: skip
             value = getattr(self, name)
             if value < low or (high is not None and value > high):
@@ -113,6 +125,8 @@ def _checked(name: str, kind: str, value: Any) -> Any:
         return int(value)
     if kind == "float" and number:
         return float(value)
+    if kind == "bool" and isinstance(value, bool):
+        return value
     if kind == "str" and isinstance(value, str):
         return value
     if kind.startswith("tuple") and isinstance(value, list | tuple) and len(value) == 3:

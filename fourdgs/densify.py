@@ -56,6 +56,8 @@ class Budget:
         parameters: the trained tensors by gsplat key, each ``[N, ...]``; replaced in place when N changes.
         optimisers: one optimiser per key, with that key's tensor as its only parameter.
         generator: the run's random numbers.
+        carried: tensors ``[N, ...]`` that are not trained and go where their Gaussians go; rows are written in place,
+            and the tensors replaced in this dict when N changes.
     """
 
     def __init__(
@@ -65,7 +67,9 @@ class Budget:
         generator: torch.Generator,
         most: int,
         growth: float = 0.1,
+        carried: dict[str, Tensor] | None = None,
     ):
+        self.carried = {} if carried is None else carried
         self.parameters, self.optimisers, self.generator = parameters, optimisers, generator
         self.most, self.growth = most, growth
 
@@ -124,6 +128,8 @@ class Budget:
             parameter[target] = parameter[source]
             for value in self._moments(key):
                 value[target] = 0
+        for value in self.carried.values():
+            value[target] = value[source]
 
     def _append(self, source: Tensor) -> None:
         self._share(source)
@@ -139,6 +145,8 @@ class Budget:
                 optimiser.state[new] = state
             optimiser.param_groups[0]["params"] = [new]
             self.parameters[key] = new
+        for key, value in self.carried.items():
+            self.carried[key] = torch.cat([value, value[source]])
 
     def _moments(self, key: str) -> list[Tensor]:
         parameter = self.parameters[key]

@@ -14,6 +14,9 @@ from torch import Tensor
 from .capture import Capture
 from .errors import InputError
 
+VIEWS = 3
+"""Cameras that a shape needs: two outlines share a volume that is long along their rays."""
+
 SH_C0 = 0.28209479177387814  # the constant real spherical harmonic, 1 / (2 sqrt(pi))
 KEYS = ("means", "quats", "scales", "opacities", "sh0", "shN")
 
@@ -250,41 +253,73 @@ def initial_gaussians(
     """Gaussians to start a training from.
 
     Args:
-        how: ``hull`` (visual hull of the masks), ``frusta`` (random pixels and depths), ``box`` (grey, in the box
-            that the cameras look at) or ``auto``: hull where there are masks and at least 3 cameras whose masks share
-            a volume, else frusta.
+        how: ``surface`` (where the colours of views of one moment agree, see `surface_points`), ``hull`` (visual hull
+            of the masks), ``frusta`` (random pixels and depths), ``box`` (grey, in the box that the cameras look at)
+            or ``auto``: surface where at least 3 cameras have masks at one moment, else hull where they have them at
+            all and share a volume, else frusta.
 
     Raises:
-        InputError: an unknown ``how``, or a hull that cannot be carved.
+        InputError: an unknown ``how``, or a surface or hull that cannot be found.
     """
-    if how in ("auto", "hull"):
-        # Opaque frames say nothing about the silhouette.
-        masked = np.flatnonzero(_has_alpha(capture))
-        enough = capture.frames["camera"].iloc[masked].nunique() >= 3
-        if enough:
-            capture = capture.select(rows=masked)
-        if how == "auto":
-            return _automatic(capture, enough, count, sh_degree, seed)
     if how == "box":
         centre, radius = look_at_point(capture)
         return Gaussians.in_box(count, tuple(centre - radius), tuple(centre + radius), seed=seed, sh_degree=sh_degree)
-    if how == "hull":
-        points, colors = hull_points(capture, count, seed=seed)
-    elif how == "frusta":
-        points, colors = frusta_points(capture, count, seed=seed)
+    if how not in ("auto", "surface", "hull", "frusta"):
+        raise InputError(f"{how!r} is unknown", field="init", remedy="use auto, surface, hull, frusta or box")
+    if how == "frusta":
+        points = frusta_points(capture, count, seed=seed)
     else:
-        raise InputError(f"{how!r} is unknown", field="init", remedy="use auto, hull, frusta or box")
-    return Gaussians.from_points(points, colors, sh_degree=sh_degree)
+        # Opaque frames say nothing about the silhouette.
+        masked = np.flatnonzero(_has_alpha(capture))
+        if how == "auto":
+            points = _automatic(capture, masked, count, seed)
+        elif how == "surface":
+            points = _surface(capture, masked, count, seed)
+        else:
+            enough = capture.frames["camera"].iloc[masked].nunique() >= VIEWS
+            points = hull_points(capture.select(rows=masked) if enough else capture, count, seed=seed)
+    return Gaussians.from_points(*points, sh_degree=sh_degree)
 
 
-def _automatic(capture: Capture, masks: bool, count: int, sh_degree: int, seed: int) -> Gaussians:
-    """From the hull where there is one, else from the frusta."""
-    if masks:
+def _automatic(capture: Capture, masked: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points from the surface where it can be found, else from the hull, else from the frusta."""
+    lacks = []
+    if len(_of_one_moment(capture, masked)):
         try:
-            return Gaussians.from_points(*hull_points(capture, count, seed=seed), sh_degree=sh_degree)
+            return _surface(capture, masked, count, seed)
         except InputError as error:
-            warnings.warn(f"starting from random depths, since there is no visual hull: {error}", stacklevel=2)
-    return Gaussians.from_points(*frusta_points(capture, count, seed=seed), sh_degree=sh_degree)
+            lacks.append(str(error))
+    if capture.frames["camera"].iloc[masked].nunique() >= VIEWS:
+        try:
+            return hull_points(capture.select(rows=masked), count, seed=seed)
+        except InputError as error:
+            lacks.append(str(error))
+    if lacks:
+        warnings.warn(f"starting from random depths, since there is no visual hull: {lacks[-1]}", stacklevel=4)
+    return frusta_points(capture, count, seed=seed)
+
+
+def _surface(capture: Capture, masked: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    from .surface_points import surface_points  # which asks this module where the cameras look
+
+    rows = _of_one_moment(capture, masked)
+    if not len(rows):
+        remedy = "mask them (matte), or use init hull, frusta or box"
+        raise InputError(f"no {VIEWS} cameras have masks at one moment", file=capture.root, field="init", remedy=remedy)
+    return surface_points(capture.select(rows=rows), count, seed=seed)
+
+
+def _of_one_moment(capture: Capture, masked: np.ndarray) -> np.ndarray:
+    """Those of the rows that have no time, if enough cameras have; else those of the moment that most cameras see."""
+    frames = capture.frames.iloc[masked]
+    timeless = frames["time"].isna().to_numpy()
+    if frames["camera"][timeless].nunique() >= VIEWS:
+        return masked[timeless]
+    cameras = frames.groupby("time")["camera"].nunique()
+    if not len(cameras) or cameras.max() < VIEWS:
+        return masked[:0]
+    best = cameras.index[cameras == cameras.max()]
+    return masked[(frames["time"] == best[len(best) // 2]).to_numpy()]
 
 
 def _has_alpha(capture: Capture) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ class Motion(nn.Module):
     """The protocol: `at` gives the Gaussians at some times and never writes into those it is given."""
 
     name = "motion"
+    TOLD: ClassVar[bool] = False
+    """Whether it is told how things move: then there is nothing to wait for in a static warm-up."""
 
     @property
     def moves(self) -> bool:
@@ -40,8 +42,15 @@ class Motion(nn.Module):
         """The parameters whose first axis is N, by their name in ``named_parameters()``; see `PerGaussian`."""
         return {}
 
-    def adopt(self, parameters: dict[str, nn.Parameter]) -> None:
-        """Put parameters in the place of those that `per_gaussian` gave; N may be another."""
+    def carried(self) -> dict[str, Tensor]:
+        """The buffers whose first axis is N, by their name in ``named_buffers()``; see `PerGaussian`."""
+        return {}
+
+    def adopt(self, parameters: dict[str, nn.Parameter] | dict[str, Tensor]) -> None:
+        """Put tensors in the place of those that `per_gaussian` and `carried` gave; N may be another."""
+
+    def follow(self, gaussians: Gaussians) -> None:
+        """Take note, now and then in a training, of where the Gaussians have gone."""
 
     def learning_rates(self, config: TrainConfig) -> dict[str, float]:
         """The first learning rate of each parameter, by name; in a training they decay to a tenth."""

@@ -16,38 +16,50 @@ class PerGaussian(Motion):
 
     A subclass names them in `ROWS` and makes them in `_start`. The trainer calls `begin` once, copies rows of
     `per_gaussian` along with the Gaussians' own when it relocates or adds Gaussians, and hands new tensors to `adopt`.
+    Buffers with a row for each Gaussian, which are not trained, are named in `CARRIED` and made, copied and handed
+    over in the same way.
     """
 
     ROWS: ClassVar[tuple[str, ...]] = ()
+    CARRIED: ClassVar[tuple[str, ...]] = ()
 
     @property
     def count(self) -> int:
         """N, the number of Gaussians that it has parameters for; 0 before `begin`."""
-        return len(getattr(self, self.ROWS[0]))
+        return len(getattr(self, (*self.ROWS, *self.CARRIED)[0]))
 
     def begin(self, gaussians: Gaussians) -> None:
         """Make the parameters for N Gaussians [N, ...], on their device; from then on it is the identity."""
-        self.adopt({name: nn.Parameter(value) for name, value in self._start(gaussians).items()})
+        rows = self._start(gaussians)
+        self.adopt({name: value if name in self.CARRIED else nn.Parameter(value) for name, value in rows.items()})
 
     def per_gaussian(self) -> dict[str, nn.Parameter]:
         """The parameters [N, ...], by their name in ``named_parameters()``."""
         return {name: getattr(self, name) for name in self.ROWS}
 
-    def adopt(self, parameters: dict[str, nn.Parameter]) -> None:
-        """Put parameters in the place of those that `per_gaussian` gave; N may be another.
+    def carried(self) -> dict[str, Tensor]:
+        """The buffers [N, ...] that are copied with the Gaussians, by their name in ``named_buffers()``."""
+        return {name: getattr(self, name) for name in self.CARRIED}
+
+    def adopt(self, parameters: dict[str, nn.Parameter] | dict[str, Tensor]) -> None:
+        """Put tensors in the place of those that `per_gaussian` and `carried` gave; N may be another.
 
         Raises:
             InputError: one is missing, or they are not of one N and the former widths.
         """
-        lengths = {len(parameters[name]) for name in self.ROWS if name in parameters}
+        names = (*self.ROWS, *self.CARRIED)
+        lengths = {len(parameters[name]) for name in names if name in parameters}
         widths = all(
-            name in parameters and parameters[name].shape[1:] == getattr(self, name).shape[1:] for name in self.ROWS
+            name in parameters and parameters[name].shape[1:] == getattr(self, name).shape[1:] for name in names
         )
         if not widths or len(lengths) != 1:
             shapes = {name: list(value.shape) for name, value in parameters.items()}
-            remedy = f"give {', '.join(self.ROWS)}, [N, ...] each, as per_gaussian() does"
+            given = " and ".join(
+                part for part, rows in (("per_gaussian()", self.ROWS), ("carried()", self.CARRIED)) if rows
+            )
+            remedy = f"give {', '.join(names)}, [N, ...] each, as {given} does"
             raise InputError(f"{shapes} are no parameters of {self.name}", field="parameters", remedy=remedy)
-        for name in self.ROWS:
+        for name in names:
             setattr(self, name, parameters[name])
 
     def at(self, gaussians: Gaussians, times: Tensor) -> Gaussians:
@@ -59,7 +71,7 @@ class PerGaussian(Motion):
         return self.pose(gaussians, times).at_each(len(times))
 
     def _start(self, gaussians: Gaussians) -> dict[str, Tensor]:
-        """The first values of the parameters in `ROWS`, by name, [N, ...] each."""
+        """The first values of what `ROWS` and `CARRIED` name, [N, ...] each."""
         raise NotImplementedError
 
     def _check(self, gaussians: Gaussians) -> None:

@@ -18,16 +18,23 @@ class Sampler:
         generator: the run's random numbers.
         weights: how often each frame comes, relative to the others (of its source, where sources are balanced).
             Frames of one weight are one group.
+        rows: the frames' numbers; by default 0, 1, ...
     """
 
     def __init__(
-        self, sources: Sequence[str], sampling: str, generator: torch.Generator, weights: Sequence[float] | None = None
+        self,
+        sources: Sequence[str],
+        sampling: str,
+        generator: torch.Generator,
+        weights: Sequence[float] | None = None,
+        rows: Sequence[int] | None = None,
     ):
         weights = [1.0] * len(sources) if weights is None else [float(weight) for weight in weights]
         labels = [source if sampling == "balanced" else "" for source in sources]
         totals = {label: sum(w for w, other in zip(weights, labels, strict=True) if other == label) for label in labels}
         groups: dict[tuple[str, float], list[int]] = {}
-        for row, key in enumerate(zip(labels, weights, strict=True)):
+        numbers = range(len(labels)) if rows is None else rows
+        for row, key in zip(numbers, zip(labels, weights, strict=True), strict=True):
             groups.setdefault(key, []).append(row)
         names = sorted(groups)
         self._groups = [torch.tensor(groups[name]) for name in names]

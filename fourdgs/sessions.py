@@ -88,7 +88,7 @@ def _differing(info: dict[str, Any], identity: dict[str, Any]) -> list[str]:
     A setting that came after a run counts as its default: new ones start out as what was done before them.
     """
     there = info | {"config": TrainConfig().to_dict() | dict(info["config"])}
-    return [key for key in identity if there[key] != identity[key]]
+    return [key for key in identity if there.get(key) != identity[key]]
 
 
 @contextlib.contextmanager

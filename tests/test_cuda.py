@@ -16,14 +16,14 @@ from scenes import ball_cameras, ball_capture, random_gaussians
 from test_motion import shaken
 
 import fourdgs as fd
-from fourdgs import InputError, Model, Static, TrainConfig
+from fourdgs import InputError, Model, Static, TrainConfig, checkpoint
 from fourdgs.cuda import available
 from fourdgs.errors import MissingDependency, OutOfMemory
 from fourdgs.feed import Feed
 from fourdgs.model import render_bytes, render_gaussians
 from fourdgs.raster import api
 from fourdgs.runs import Run
-from fourdgs.train import Trainer
+from fourdgs.trainer import Trainer
 
 on_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
 DEVICES = ["cpu", pytest.param("cuda", marks=on_gpu)]
@@ -114,9 +114,9 @@ def test_a_stopped_run_ends_up_the_same_wherever_it_stopped(tmp_path, motion):
         first = Trainer(capture, config, torch.device("cpu"))
         for _ in range(stop):
             first.take_step()
-        first.save(tmp_path / "checkpoint.safetensors")
+        checkpoint.save(first, tmp_path / "checkpoint.safetensors")
         second = Trainer(capture, config, torch.device("cpu"))
-        second.restore(tmp_path / "checkpoint.safetensors")
+        checkpoint.restore(second, tmp_path / "checkpoint.safetensors")
         while second.step < 90:
             second.take_step()
         for (name, value), other in zip(everything(whole).items(), everything(second).values(), strict=True):

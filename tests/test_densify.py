@@ -7,13 +7,13 @@ from scenes import random_gaussians
 from fourdgs.densify import DEAD_OPACITY, Budget, rotation_matrices, split_copies
 
 
-def budget(gaussians, most: int, seed: int = 0) -> Budget:
+def budget(gaussians, most: int, seed: int = 0, **more) -> Budget:
     parameters = {key: torch.nn.Parameter(value.clone()) for key, value in gaussians.items().items()}
     optimisers = {key: torch.optim.Adam([value], lr=1e-3) for key, value in parameters.items()}
     sum((value**2).sum() for value in parameters.values()).backward()
     for optimiser in optimisers.values():
         optimiser.step()
-    return Budget(parameters, optimisers, torch.Generator().manual_seed(seed), most)
+    return Budget(parameters, optimisers, torch.Generator().manual_seed(seed), most, **more)
 
 
 def test_copies_in_one_place_have_the_opacity_of_the_one_they_replace():
@@ -61,6 +61,31 @@ def test_the_dead_move_onto_the_living():
     assert (keeper.parameters["opacities"].sigmoid() >= DEAD_OPACITY).all()
     distance = torch.cdist(keeper.parameters["means"][:10], living).min(1).values
     assert torch.equal(distance, torch.zeros_like(distance))
+
+
+def test_carried_rows_go_where_their_gaussians_go():
+    """Relocation and growth copy them from the same source: each place keeps its number, and its own row."""
+    gaussians = random_gaussians(40)
+    gaussians = gaussians.replace(opacities=torch.where(torch.arange(40) < 10, -12.0, 1.0))
+    number, places = torch.arange(40), gaussians.means.clone()
+    carried = {"face": number.clone(), "wide": torch.stack([number, -number], 1)}
+    keeper = budget(gaussians, most=55, carried=carried)
+    places = keeper.parameters["means"].detach().clone()
+    assert [keeper.refine() for _ in range(4)] == [44, 49, 54, 55]
+    assert carried["face"].dtype == torch.int64 and len(carried["face"]) == 55
+    assert torch.equal(keeper.parameters["means"], places[carried["face"]])
+    assert torch.equal(carried["wide"], torch.stack([carried["face"], -carried["face"]], 1))
+    assert (carried["face"] >= 10).all() and torch.equal(carried["face"][10:40], number[10:])
+
+
+def test_carried_rows_draw_no_random_numbers():
+    plain, carrying = (
+        budget(random_gaussians(40), most=60),
+        budget(random_gaussians(40), most=60, carried={"a": torch.ones(40)}),
+    )
+    for keeper in (plain, carrying):
+        keeper.refine()
+    assert torch.equal(plain.parameters["means"], carrying.parameters["means"])
 
 
 def test_a_scene_that_is_all_dead_is_left_alone():

@@ -55,7 +55,7 @@ def test_training_reaches_the_same_quality_on_both(tmp_path):
 
 
 def test_a_run_resumes_on_the_gpu(tmp_path, monkeypatch):
-    from fourdgs.train import Trainer
+    from fourdgs.trainer import Trainer
 
     capture = ball_capture(tmp_path, ball_cameras(6, 48, times=np.linspace(0, 1, 6)))
     config = TrainConfig(motion="deform", iterations=60, gaussians=200, checkpoint_every=20, refine_every=10)

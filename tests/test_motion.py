@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from scenes import random_gaussians
+from toy_rig import tent_rig
 
 from fourdgs import Deform, InputError
 from fourdgs.motions import MOTIONS, make_motion
@@ -12,7 +13,9 @@ SETTINGS = {
     "static": {},
     "deform": {"centre": [0.0, 0.0, 0.0], "radius": 1.5, "resolutions": [8, 16]},
     "velocity": {},
+    "bones": {},
     "basis": {},
+    "rig": {"rig": tent_rig()},
 }
 
 

@@ -7,17 +7,24 @@ import json
 import pytest
 import torch
 from scenes import random_gaussians
+from toy_rig import tent_rig
 
 from fourdgs import InputError
 from fourdgs.basis import Basis
 from fourdgs.per_gaussian import PerGaussian
+from fourdgs.rigged import Rigged
 from fourdgs.velocity import Velocity
 
 TIMES = torch.tensor([0.0, 0.3, 1.0, float("nan")])
+
+
+TRACK = ([-0.5, 1.5], [[-0.2, -10.0], [0.6, 50.0]])
 MODELS = {
     "velocity": lambda: Velocity(radius=1.5, shortest=0.03),
     "basis": lambda: Basis(radius=1.5, trajectories=4, knots=6),
     "basis se3": lambda: Basis(radius=1.5, trajectories=4, knots=6, se3=True),
+    "rig": lambda: Rigged(tent_rig(), TRACK),
+    "rig and basis": lambda: Rigged(tent_rig(), TRACK, Basis(radius=1.5, trajectories=4, knots=6)),
 }
 each_model = pytest.mark.parametrize("model", MODELS)
 
@@ -29,9 +36,16 @@ def shaken(model: str, gaussians, seed: int = 0) -> PerGaussian:
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in motion.named_parameters():
-            change = 0.3 * torch.randn(parameter.shape, generator=random).to(parameter)
+            size = 0.02 if name == "offsets" else 0.3
+            change = size * torch.randn(parameter.shape, generator=random).to(parameter)
             parameter += change.abs() if name == "fading" else change
     return motion
+
+
+def rows_of(motion: PerGaussian, rows: torch.Tensor) -> dict:
+    """The trained and the carried rows of some Gaussians, for `adopt`."""
+    trained = {name: torch.nn.Parameter(value.detach()[rows]) for name, value in motion.per_gaussian().items()}
+    return trained | {name: value[rows] for name, value in motion.carried().items()}
 
 
 def double(gaussians):
@@ -41,6 +55,8 @@ def double(gaussians):
 @each_model
 def test_starts_as_the_identity(model):
     gaussians, motion = random_gaussians(40), MODELS[model]()
+    if isinstance(motion, Rigged):  # it moves by what it is told
+        motion.track_values[:] = motion.rig.neutral
     motion.begin(gaussians)
     for key, value in motion.at(gaussians, TIMES).items().items():
         assert value.shape == (4, *getattr(gaussians, key).shape)
@@ -81,8 +97,8 @@ def test_no_time_is_the_canonical_scene(model):
 def test_frames_without_a_time_teach_the_motion_nothing(model):
     gaussians = random_gaussians(40)
     motion = shaken(model, gaussians)
-    moved = motion.at(gaussians, TIMES[3:])
-    sum(value.square().sum() for value in moved.items().values() if value.requires_grad).backward()
+    moved = motion.at(gaussians, TIMES[[3, 1]])
+    sum(value[0].square().sum() for value in moved.items().values() if value.requires_grad).backward()
     for name, value in motion.named_parameters():
         assert value.grad is None or not value.grad.any(), name
 
@@ -115,8 +131,7 @@ def test_order_of_gaussians_does_not_matter(model):
     motion, order = shaken(model, gaussians), torch.randperm(40)
     batch = motion.at(gaussians, TIMES)
     shuffled = gaussians.replace(**{key: value[order] for key, value in gaussians.items().items()})
-    rows = {name: torch.nn.Parameter(value.detach()[order]) for name, value in motion.per_gaussian().items()}
-    motion.adopt(rows)
+    motion.adopt(rows_of(motion, order))
     for key, value in motion.at(shuffled, TIMES).items().items():
         torch.testing.assert_close(value, batch.items()[key][:, order])
 
@@ -195,10 +210,10 @@ def test_grows_with_its_gaussians(model):
     motion = shaken(model, gaussians)
     before = motion.at(gaussians, TIMES)
     rows = torch.tensor([*range(10), 3, 3, 7])
-    rows_of = {name: torch.nn.Parameter(value.detach()[rows]) for name, value in motion.per_gaussian().items()}
-    assert set(rows_of) <= set(dict(motion.named_parameters()))
-    motion.adopt(rows_of)
-    assert all(dict(motion.named_parameters())[name] is value for name, value in rows_of.items())
+    new = rows_of(motion, rows)
+    motion.adopt(new)
+    there = dict(motion.named_parameters()) | dict(motion.named_buffers())
+    assert all(there[name] is value for name, value in new.items())
     grown = gaussians.replace(**{key: value[rows] for key, value in gaussians.items().items()})
     for key, value in motion.at(grown, TIMES).items().items():
         torch.testing.assert_close(value, before.items()[key][:, rows])
@@ -213,10 +228,10 @@ def test_another_number_of_gaussians_is_refused(model):
     motion.begin(random_gaussians(9))
     with pytest.raises(InputError, match="9 Gaussians and is asked for 10"):
         motion.at(random_gaussians(10), TIMES)
-    with pytest.raises(InputError, match=motion.ROWS[0]):
+    with pytest.raises(InputError, match=[*motion.ROWS, *motion.CARRIED][0]):
         motion.adopt({})
-    wrong = {name: torch.nn.Parameter(value.detach()[..., None]) for name, value in motion.per_gaussian().items()}
-    with pytest.raises(InputError, match="per_gaussian"):
+    wrong = {name: value[..., None] for name, value in rows_of(motion, torch.arange(9)).items()}
+    with pytest.raises(InputError, match="per_gaussian|carried"):
         motion.adopt(wrong)
 
 

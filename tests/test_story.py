@@ -16,7 +16,7 @@ from scenes import ball_cameras, ball_capture
 import fourdgs as fd
 from fourdgs import InputError, TrainConfig, story
 from fourdgs.data.transforms import write_transforms
-from fourdgs.train import Trainer
+from fourdgs.trainer import Trainer
 
 BASE = TrainConfig(iterations=8, gaussians=60, evaluate_every=4)
 

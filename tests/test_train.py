@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from scenes import ball_cameras, ball_capture
 
 import fourdgs as fd
-from fourdgs import InputError, OutputError, TrainConfig, provenance
+from fourdgs import InputError, OutputError, TrainConfig, checkpoint, provenance
 from fourdgs.files import hash_file
 from fourdgs.runs import change_info
-from fourdgs.train import Trainer
+from fourdgs.trainer import Trainer
 
 CONFIG = TrainConfig(
     motion="deform", iterations=40, gaussians=120, refine_every=10, checkpoint_every=15, evaluate_every=20
@@ -248,10 +248,10 @@ def test_a_damaged_checkpoint_is_one_clear_message(moving, tmp_path):
     for name, content in {"garbage": b"no", "empty": b""}.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=f"{name}.*delete it"):
-            trainer.restore(tmp_path / name)
+            checkpoint.restore(trainer, tmp_path / name)
     save_file({"step": torch.tensor(1)}, tmp_path / "partial")
     with pytest.raises(InputError, match="partial"):
-        trainer.restore(tmp_path / "partial")
+        checkpoint.restore(trainer, tmp_path / "partial")
 
 
 def test_an_output_folder_that_is_a_file_is_refused(moving, tmp_path):
