@@ -60,6 +60,13 @@ class Motion(nn.Module):
         """The mean opacity at ``times`` [T], a scalar; None where times don't change it."""
         return None
 
+    def displacement(self, gaussians: Gaussians, posed: Gaussians) -> Tensor | None:
+        """How far it has learned to move the means of ``posed``, just made of ``gaussians``: [T, N, 3] world units.
+
+        None where nothing has been learned that could drift.
+        """
+        return posed.means - gaussians.means if posed.means.dim() == 3 else None
+
     def regularisation(self) -> Tensor:
         """A penalty on the model's own parameters, a scalar; 0 where there is nothing to keep smooth."""
         return torch.zeros(())

@@ -83,8 +83,9 @@ def gaussians_on(
     if not seen.any():
         remedy = "see check_alignment: is it of this capture, and in its world?"
         raise InputError("no picture shows any of the rig's surface", file=capture.root, field="rig", remedy=remedy)
-    _, near = cKDTree(means[seen]).query(means[~seen], k=min(4, int(seen.sum())))
-    colors[~seen] = colors[seen][near.reshape((~seen).sum(), -1)].mean(1)
+    if not seen.all():
+        _, near = cKDTree(means[seen]).query(means[~seen], k=min(4, int(seen.sum())))
+        colors[~seen] = colors[seen][near.reshape((~seen).sum(), -1)].mean(1)
 
     normal = _normals(rest, faces)[face]
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-300)

@@ -7,6 +7,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -87,6 +88,7 @@ class Rigged(PerGaussian):
             self.register_buffer("track_times", times)
             self.register_buffer("track_values", values)
         self._surface: Surface | None = None
+        self._beyond: Tensor | None = None  # of the last pose
         self.register_load_state_dict_post_hook(_forget)
 
     def settings(self) -> dict:
@@ -121,6 +123,7 @@ class Rigged(PerGaussian):
             InputError: the rig cannot play the track.
         """
         times, values = self._checked(track_times, track_values)
+        self._beyond = None  # of a graph that cannot be copied
         other = copy.deepcopy(self)
         other.residual, other.track_times, other.track_values = None, times, values
         return other
@@ -139,7 +142,11 @@ class Rigged(PerGaussian):
         return torch.where(torch.isnan(times)[:, None], neutral, values)
 
     def _checked(self, times: Any, values: Any) -> tuple[Tensor, Tensor]:
-        times, values = torch.as_tensor(times).to(self.rig.rest), torch.as_tensor(values).to(self.rig.rest)
+        # Copied: arrays may be read-only, which torch warns of.
+        times, values = (
+            (given if isinstance(given, Tensor) else torch.tensor(np.asarray(given))).to(self.rig.rest)
+            for given in (times, values)
+        )
         wanted = [len(times), len(self.rig.controls)]
         if times.ndim != 1 or list(values.shape) != wanted:
             remedy = f"give times [K] and values [K, {wanted[1]}], in the order of rig.controls"
@@ -156,9 +163,14 @@ class Rigged(PerGaussian):
         if times.device.type == "cpu" and torch.isnan(times).all():  # on a GPU the question would stall the host
             return gaussians
         inner = gaussians if self.residual is None else self.residual.pose(gaussians, times)
+        self._beyond = None if self.residual is None else self.residual.displacement(gaussians, inner)
         moved = self._carry(gaussians.means, inner, self.drive_at(times))
         timed = ~torch.isnan(times)[:, None, None]  # what is seen at no time teaches nothing, not even by rounding
         return inner.replace(**{key: torch.where(timed, value, inner.items()[key]) for key, value in moved.items()})
+
+    def displacement(self, gaussians: Gaussians, posed: Gaussians) -> Tensor | None:
+        """What the residual moves them by, before the rig does: the rig's own motion is told, not learned."""
+        return self._beyond
 
     def at_drive(self, gaussians: Gaussians, drive: Tensor) -> Gaussians:
         """Gaussians for the rig's values ``drive`` [T, A], without track and residual; differentiable in them.
@@ -312,4 +324,4 @@ class _Exact(torch.autograd.Function):
 
 def _forget(motion: Rigged, _: Any) -> None:
     """The surface is made of the rig's buffers, which have just been loaded."""
-    motion._surface = None
+    motion._surface = motion._beyond = None

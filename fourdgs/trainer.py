@@ -58,7 +58,7 @@ class Trainer:
         centre, self.radius = look_at_point(capture)
         count, degree = max(4, round(config.gaussians * config.initial)), config.sh_degree
         if degree < 0:
-            degree = degree_for(capture)
+            degree = degree_for(capture.frames["camera"].nunique())
         self.motion = motion_for(config, capture, centre, self.radius, rig)
         on_rig = isinstance(self.motion, Rigged) and config.init == "auto"
         if on_rig:
@@ -217,8 +217,9 @@ class Trainer:
             total = weights[0] * seen + weights[1] * gaussians.scales.exp().mean()
         if posed is not None and config.motion_penalty:
             total = total + config.motion_penalty * self.motion.regularisation()
-        if posed is not None and config.rest_penalty and posed.means.dim() == 3 and not self.motion.TOLD:
-            moved = (posed.means - gaussians.means).square().sum(-1)  # [T, N]
+        moved = self.motion.displacement(gaussians, posed) if posed is not None and config.rest_penalty else None
+        if moved is not None:
+            moved = moved.square().sum(-1)  # [T, N]
             # Rounded off at a ten-thousandth of the radius: the root has no slope at zero.
             total = total + config.rest_penalty * (moved / self.radius**2 + 1e-8).sqrt().mean()
         return total
@@ -303,7 +304,7 @@ def samplers_of(capture: Capture, config: TrainConfig) -> dict[str, Sampler]:
     random = torch.Generator().manual_seed(config.seed)
     frames = capture.frames
     column = {"uniform": "source", "balanced": "source"}.get(config.sampling, config.sampling)
-    labels = frames[column].astype(str).tolist()
+    labels = [str(value) for value in frames[column]]  # no time is a label of its own
     weights = frames["weight"].tolist() if "weight" in frames else None
     how = "uniform" if config.sampling == "uniform" else "balanced"
     found = {"sampler": Sampler(labels, how, random, weights)}
@@ -317,10 +318,9 @@ def samplers_of(capture: Capture, config: TrainConfig) -> dict[str, Sampler]:
     return found
 
 
-def degree_for(capture: Capture) -> int:
+def degree_for(cameras: int) -> int:
     """The degree of spherical harmonics that so many cameras can tell from shape: 0 below 20, 1, 2 and from 100 on 3.
 
     A degree-d colour has (d + 1)^2 coefficients a channel, and a surface point is seen by about a third of the cameras.
     """
-    cameras = capture.frames["camera"].nunique()
     return sum(cameras >= least for least in (20, 50, 100))
