@@ -14,7 +14,7 @@ from PIL import Image
 
 from fourdgs import plots
 from fourdgs.errors import InputError, OutputError
-from fourdgs.plots.pictures import THUMBNAIL, _picture
+from fourdgs.plots.pictures import THUMBNAIL, as_picture
 from fourdgs.plots.style import KNOWN_SOURCES, smaller_png
 
 RANDOM = np.random.default_rng(0)
@@ -160,7 +160,7 @@ def test_a_sheet_of_pictures_keeps_all_the_colors_there_are():
 @pytest.mark.parametrize("shape", [(10, 12, 3), (300, 200, 3), (1000, 1000, 4), (513, 300, 3)])
 def test_thumbnails_are_averages_of_bounded_size(shape):
     picture = RANDOM.random(shape)
-    small = _picture(picture)
+    small = as_picture(picture)
     assert max(small.shape[:2]) <= THUMBNAIL and small.shape[2] == shape[2]
     factor = shape[0] // small.shape[0]
     assert np.allclose(small[0, 0], picture[:factor, :factor].mean((0, 1)), atol=1e-5)
@@ -169,8 +169,8 @@ def test_thumbnails_are_averages_of_bounded_size(shape):
 
 def test_pictures_may_be_tensors_or_bytes():
     values = RANDOM.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    assert np.allclose(_picture(torch.from_numpy(values)), values / 255)
-    assert np.allclose(_picture(torch.from_numpy(values) / 255), values / 255, atol=1e-6)
+    assert np.allclose(as_picture(torch.from_numpy(values)), values / 255)
+    assert np.allclose(as_picture(torch.from_numpy(values) / 255), values / 255, atol=1e-6)
 
 
 def test_error_maps_share_one_scale():

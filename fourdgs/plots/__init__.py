@@ -10,7 +10,8 @@ of, so nothing is drawn twice in a notebook and nothing has to be closed. A note
                caption="Twenty thousand steps buy train PSNR only.")
 
 Figures of a dataset: `contact_sheet`, `cameras`, `frusta`, `coverage`; of its diagnosis: `diagnosis`, `sources`,
-`before_after`; of runs: `curves`, `gap_curves`, `comparison`, `psnr_per_frame`, `rig_plan`, `intervals`, `timeline`.
+`before_after`; of runs: `curves`, `gap_curves`, `comparison`, `psnr_per_frame`, `rig_plan`, `intervals`, `timeline`;
+of a rig on a still mesh: `transfer_sheet`.
 Colours are those of Okabe and Ito, which stay apart for colour-blind readers; series also differ in marker or label.
 The same source has the same colour in every figure (`colors_for`).
 """
@@ -23,6 +24,7 @@ from .doctor import before_after, cameras, diagnosis, frustum_corners, sources
 from .pictures import comparison, contact_sheet
 from .results import curves, intervals, psnr_per_frame, timeline
 from .style import PALETTE, colors_for, figures_into, show, style
+from .transfer import transfer_sheet
 
 __all__ = [
     "PALETTE",
@@ -45,4 +47,5 @@ __all__ = [
     "sources",
     "style",
     "timeline",
+    "transfer_sheet",
 ]

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..errors import InputError
 from .dataset import camera_legend, plan_axes, within_reach
-from .pictures import LARGEST, _draw_picture, _picture, _title
+from .pictures import LARGEST, _title, as_picture, draw_picture
 from .style import BLACK, BLUE, CHART_WIDTH, GREEN, GREY, MARKERS, SKY, VERMILION, as_array, colors_for, style
 
 SEVERITY = {"error": (VERMILION, "X"), "warning": ("#B07000", "^"), "info": (SKY, "o")}
@@ -360,7 +360,7 @@ def _draw_checked(axis: Axes, picture: Any, only: np.ndarray | None = None) -> N
     if only is not None:
         array = np.dstack([array, only])
         axis.patch.set(hatch="////", edgecolor="#c4c4c4", linewidth=0)
-    _draw_picture(axis, _picture(array))
+    draw_picture(axis, as_picture(array))
     if only is not None:
         axis.set_facecolor("white")
 

@@ -33,7 +33,7 @@ def contact_sheet(
         raise InputError(f"{len(titles)} titles for {len(images)} pictures", field="titles")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    pictures = [_picture(image) for image in images]
+    pictures = [as_picture(image) for image in images]
     aspect = max(picture.shape[0] / picture.shape[1] for picture in pictures)
     width = SHEET_WIDTH if columns > 4 else CHART_WIDTH
     cell = min(width / columns, LARGEST)
@@ -48,7 +48,7 @@ def contact_sheet(
             if index >= len(pictures):
                 axis.set_visible(False)
                 continue
-            _draw_picture(axis, pictures[index])
+            draw_picture(axis, pictures[index])
             if titles is not None:
                 _title(axis, titles[index], cell)
         if title:
@@ -79,9 +79,9 @@ def comparison(
     for name, images in rows:
         if len(images) != views:
             raise InputError(f"{len(images)} pictures of {name!r} for {views} true ones", field="rows")
-    true = [_picture(image)[..., :3] for image in truth]
+    true = [as_picture(image)[..., :3] for image in truth]
     names = ["ground truth", *(name for name, _ in rows)]
-    pictures = [true, *([_picture(image)[..., :3] for image in images] for _, images in rows)]
+    pictures = [true, *([as_picture(image)[..., :3] for image in images] for _, images in rows)]
     for name, row in zip(names, pictures, strict=True):
         if any(a.shape != b.shape for a, b in zip(row, true, strict=True)):
             raise InputError(f"the pictures of {name!r} differ in size from the true ones", field="rows")
@@ -102,12 +102,12 @@ def comparison(
         heat = None
         for r, row in enumerate(pictures):
             for v in range(views):
-                _draw_picture(axes[r, v], row[v])
+                draw_picture(axes[r, v], row[v])
                 note = (notes or {}).get(names[r])
                 if note is not None:
                     _corner(axes[r, v], note[v])
                 if errors and r > 0:
-                    heat = _draw_picture(axes[r, views + v], maps[r - 1][v], cmap="inferno", vmin=0, vmax=error_max)
+                    heat = draw_picture(axes[r, views + v], maps[r - 1][v], cmap="inferno", vmin=0, vmax=error_max)
                 elif errors:
                     axes[r, views + v].set_visible(False)
                 if titles is not None and r == 0:
@@ -123,7 +123,7 @@ def comparison(
     return fig
 
 
-def _picture(image: Any) -> np.ndarray:
+def as_picture(image: Any) -> np.ndarray:
     """One picture as float32 in [0, 1], ``[h, w, C]``, averaged down to `THUMBNAIL` pixels by whole factors."""
     array = as_array(image)
     if array.ndim != 3 or array.shape[-1] not in (3, 4):
@@ -138,7 +138,7 @@ def _picture(image: Any) -> np.ndarray:
     return array
 
 
-def _draw_picture(axis: Axes, array: np.ndarray, **options: Any) -> Any:
+def draw_picture(axis: Axes, array: np.ndarray, **options: Any) -> Any:
     axis.set_xticks([])
     axis.set_yticks([])
     axis.grid(False)

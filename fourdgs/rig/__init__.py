@@ -11,6 +11,7 @@ from .meshes import load_deltas_rig, load_sequence_rig
 from .names import ARKIT
 from .puppet import puppet_rig
 from .sequence import SequenceRig
+from .transfer import Transfer, transfer
 
 __all__ = [
     "ARKIT",
@@ -18,6 +19,7 @@ __all__ = [
     "LinearRig",
     "Rig",
     "SequenceRig",
+    "Transfer",
     "anny_rig",
     "check_rig",
     "gltf_animations",
@@ -29,4 +31,5 @@ __all__ = [
     "make_rig",
     "puppet_rig",
     "read_rig",
+    "transfer",
 ]

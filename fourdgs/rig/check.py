@@ -35,7 +35,7 @@ def _degenerate(points: np.ndarray, faces: np.ndarray) -> list[str]:
     return [f"degenerate: {flat} of {len(faces)} triangles have no area; merge or remove them"] if flat else []
 
 
-def _edges(same: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def edges_of(same: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """[e, 2] undirected edges of faces [F, 3] of places, how many triangles have each, and their directions' sum."""
     same = same[(same != same[:, [1, 2, 0]]).all(axis=1)]  # others have no inside
     edges = same[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
@@ -48,7 +48,7 @@ def _orientation(points: np.ndarray, faces: np.ndarray, same: np.ndarray) -> lis
     from scipy import sparse
     from scipy.sparse import csgraph
 
-    keys, counts, ways = _edges(same)
+    keys, counts, ways = edges_of(same)
     said = []
     against = int(((counts == 2) & (ways != 0)).sum())
     if against:
@@ -70,7 +70,7 @@ def _orientation(points: np.ndarray, faces: np.ndarray, same: np.ndarray) -> lis
 
 
 def _holes(same: np.ndarray) -> list[str]:
-    open_edges = int((_edges(same)[1] == 1).sum())
+    open_edges = int((edges_of(same)[1] == 1).sum())
     return [f"holes: {open_edges} edges are open; fine for a bust, else close them"] if open_edges else []
 
 
