@@ -1,4 +1,7 @@
-"""Render a camera path of one or more runs to an MP4: ``python -m fourdgs.media RUN --path spiral --out x.mp4``."""
+"""Render a camera path of one or more runs to an MP4: ``python -m fourdgs.media RUN --path spiral --out x.mp4``.
+
+``--talk speech.wav`` (or a track) makes a run of the motion ``rig`` say it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 from ..errors import InputError, command_line
 from ..paths import FITS, PATHS, CameraPath, recipe
@@ -20,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; its result is the exit status."""
     parser = argparse.ArgumentParser(prog="python -m fourdgs.media", description=__doc__.split(": ")[0])
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder or a .ply; several stand side by side")
-    parser.add_argument("--path", default="spiral", help=f"{', '.join(PATHS)}, or a JSON file of CameraPath.save")
+    parser.add_argument("--path", help=f"{', '.join(PATHS)}, or a JSON file of CameraPath.save; by default spiral")
+    parser.add_argument("--talk", metavar="FILE", help="a sound or a track (.csv, .json) that one run of a rig says")
     parser.add_argument("--frames", type=int, help="cameras of the path, before it is brought to a length")
     parser.add_argument("--size", type=int, nargs="+", metavar="PIXELS", help="width, or width and height")
     parser.add_argument("--out", required=True, help="the MP4")
@@ -32,15 +37,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--easing", help="linear, smooth or smoother")
     parser.add_argument("--elevation", type=float, metavar="DEG", help="positive: from above")
     parser.add_argument("--fov", type=float, metavar="DEG", help="horizontal field of view")
-    parser.add_argument("--capture", help="a capture's folder: look at its scene as its cameras do")
+    parser.add_argument("--capture", help="a capture's folder: look as its cameras do (with --talk also no sharper)")
     parser.add_argument("--background", type=float, nargs=3, metavar=("R", "G", "B"))
     parser.add_argument("--labels", nargs="+", help="over the columns")
     parser.add_argument("--again", action="store_true", help="render also what is there already")
     options = parser.parse_args(arguments)
     begun = time.perf_counter()
-    out = render_path(
+    out = _render(options) if options.talk is None else _talk(options)
+    seconds = time.perf_counter() - begun
+    about = json.loads(manifest_path(out).read_text(encoding="utf-8"))
+    size = f"{about['frames']} frames of {about['width']}x{about['height']}"
+    print(f"{out}: {size}, {about['duration_s']:g} s; done in {seconds:.1f} s. The manifest is {manifest_path(out)}")
+    return 0
+
+
+def _render(options: argparse.Namespace) -> Path:
+    return render_path(
         options.runs,
-        _asked_path(options),
+        _changed(_asked_path(options.path), options),
         options.out,
         options.fps,
         audio=options.audio,
@@ -50,15 +64,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         labels=options.labels,
         again=options.again,
     )
-    seconds = time.perf_counter() - begun
-    about = json.loads(manifest_path(out).read_text(encoding="utf-8"))
-    size = f"{about['frames']} frames of {about['width']}x{about['height']}"
-    print(f"{out}: {size}, {about['duration_s']:g} s; done in {seconds:.1f} s. The manifest is {manifest_path(out)}")
-    return 0
 
 
-def _asked_path(options: argparse.Namespace) -> CameraPath:
-    path = CameraPath.load(options.path) if options.path.endswith(".json") else recipe(options.path)
+def _talk(options: argparse.Namespace) -> Path:
+    from ..data.load import load_capture
+    from ..talk import avatar, before, talk
+
+    if len(options.runs) > 1:
+        raise InputError(f"names {len(options.runs)}", field="RUN", remedy="give one run of the motion rig with --talk")
+    for name in ("duration", "times", "labels"):
+        if getattr(options, name) is not None:
+            raise InputError("has no use with --talk", field=f"--{name}", remedy="leave it out")
+    if options.path is not None and options.path.endswith(".json"):
+        path = CameraPath.load(options.path)
+    else:
+        path = before(avatar(options.runs[0])[0], options.path, float(options.fps))
+    return talk(
+        options.runs[0],
+        options.talk,
+        options.out,
+        _changed(path, options),
+        fps=options.fps,
+        audio=options.audio,
+        fit=options.fit,
+        capture=None if options.capture is None else load_capture(options.capture).select(split="train"),
+        background=options.background,
+        again=options.again,
+    )
+
+
+def _asked_path(name: str | None) -> CameraPath:
+    return CameraPath.load(name) if name is not None and name.endswith(".json") else recipe(name or "spiral")
+
+
+def _changed(path: CameraPath, options: argparse.Namespace) -> CameraPath:
     if options.capture is not None:
         from ..data.load import load_capture
 
