@@ -8,12 +8,14 @@ from . import threads as _threads  # noqa: F401  isort: skip  (before anything t
 from . import paths
 from .cameras import Cameras
 from .capture import Capture, merge
+from .choose_motion import choose_motion
 from .compare import Comparison, compare
 from .config import TrainConfig
 from .data.load import load_capture
 from .doctor import Diagnosis, Finding, apply_remedies, diagnose
 from .errors import InputError, MissingDependency, OutputError
 from .evaluate import evaluate, paired, summary
+from .few_cameras import few_cameras
 from .folds import fold_summary, folds
 from .gaussians import Gaussians, initial_gaussians
 from .gaussians_io import at_time, read_ply, write_ply, write_ply_sequence
@@ -24,8 +26,11 @@ from .motion import Deform, Motion, Static
 from .path_quality import path_quality
 from .production import Promotion, challengers, production, production_history, promote, rollback
 from .raster import rasterize
+from .rig import load_rig
+from .rigged import Rigged
 from .runs import Run, load_run, runs, set_price
 from .sweep import sweep
+from .talk import talk
 from .train import train
 
 __version__ = "0.1.0"
@@ -46,21 +51,25 @@ __all__ = [
     "OutputError",
     "Promotion",
     "RenderOutput",
+    "Rigged",
     "Run",
     "Static",
     "TrainConfig",
     "apply_remedies",
     "at_time",
     "challengers",
+    "choose_motion",
     "compare",
     "diagnose",
     "evaluate",
+    "few_cameras",
     "fold_summary",
     "folds",
     "framing",
     "initial_gaussians",
     "load_capture",
     "load_hypothesis",
+    "load_rig",
     "load_run",
     "merge",
     "paired",
@@ -79,6 +88,7 @@ __all__ = [
     "set_price",
     "summary",
     "sweep",
+    "talk",
     "train",
     "write_ply",
     "write_ply_sequence",
