@@ -11,13 +11,14 @@ of, so nothing is drawn twice in a notebook and nothing has to be closed. A note
 
 Figures of a dataset: `contact_sheet`, `cameras`, `frusta`, `coverage`; of its diagnosis: `diagnosis`, `sources`,
 `before_after`; of runs: `curves`, `gap_curves`, `comparison`, `psnr_per_frame`, `rig_plan`, `intervals`, `timeline`;
-of a rig on a still mesh: `transfer_sheet`.
+of a rig on a still mesh: `transfer_sheet`; of ablations and thinned grids: `gains`, `grid_law`.
 Colours are those of Okabe and Ito, which stay apart for colour-blind readers; series also differ in marker or label.
 The same source has the same colour in every figure (`colors_for`).
 """
 
 from __future__ import annotations
 
+from .ablation import gains, grid_law
 from .compare import gap_curves, rig_plan
 from .dataset import coverage, frusta
 from .doctor import before_after, cameras, diagnosis, frustum_corners, sources
@@ -39,7 +40,9 @@ __all__ = [
     "figures_into",
     "frusta",
     "frustum_corners",
+    "gains",
     "gap_curves",
+    "grid_law",
     "intervals",
     "psnr_per_frame",
     "rig_plan",
