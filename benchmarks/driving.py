@@ -28,7 +28,7 @@ def scene(options: argparse.Namespace):
     import fourdgs as fd
     from fourdgs.rig import anny_rig, puppet_rig
     from fourdgs.rigged import Rigged
-    from fourdgs.talk import avatar
+    from fourdgs.talking import avatar
 
     if options.run:
         return avatar(options.run)[0].to("cpu")
@@ -68,7 +68,7 @@ def films(model, size: int, device: str) -> dict[str, float]:
     import fourdgs as fd
     from fourdgs.drive import speech_like
     from fourdgs.model import render_bytes
-    from fourdgs.talk import played, swing, talk
+    from fourdgs.talking import played, swing, talk
 
     model, count = model.to(device), FRAMES[device]
     chunk = 32 if device == "cuda" else 8

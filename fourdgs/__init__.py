@@ -30,7 +30,7 @@ from .rig import load_rig
 from .rigged import Rigged
 from .runs import Run, load_run, runs, set_price
 from .sweep import sweep
-from .talk import talk
+from .talking import talk
 from .train import train
 
 __version__ = "0.1.0"

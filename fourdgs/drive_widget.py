@@ -1,6 +1,6 @@
 """Driving an avatar by hand in JupyterLab: sliders for its face, its head and the camera, and a picture that follows.
 
-In a cell tagged ``interactive`` (reports leave those out; `fourdgs.talk.expressions` gives them pictures instead)::
+In a cell tagged ``interactive`` (reports leave those out; `fourdgs.talking.expressions` gives them pictures instead)::
 
     from fourdgs.drive_widget import drive_panel
 
@@ -28,7 +28,7 @@ from .nearer import no_sharper
 from .rig.base import Rig
 from .rig.names import arkit_name
 from .runs import Run
-from .talk import avatar, performed, posed, swing
+from .talking import avatar, performed, posed, swing
 from .widgets import _Screen, ui
 
 HEAD_DEG = 30.0
@@ -115,7 +115,7 @@ class DrivePanel(_Screen):
         controls: names of the rig's controls, one slider each, in place of the main ones (`GROUPS` and what the rig
             has beside ARKit's names, the first 24).
         track: a track, its file or a sound file, to play.
-        capture: the training frames; then the picture is no sharper than these were (see `fourdgs.talk.talk`).
+        capture: the training frames; then the picture is no sharper than these were (see `fourdgs.talking.talk`).
         size: the side of the picture, pixels. coarse: the divisor of it while something moves; 1 for none.
 
     Raises:
@@ -178,7 +178,7 @@ class DrivePanel(_Screen):
         for slider in (self.azimuth, self.elevation):
             slider.observe(self._turned, "value")
         self.back = ui.Button(description="reset", icon="home")
-        self.chance = ui.Button(description="random expression", icon="random")
+        self.chance = ui.Button(description="random", icon="random")
         self.back.on_click(lambda _: self.reset())
         self.chance.on_click(lambda _: self.random_expression())
         self.play = None

@@ -56,7 +56,8 @@ class _Screen(ui.VBox):
         self.text = ui.Text(layout=ui.Layout(display="none")).add_class("fourdgs-wire")
         # What the mouse can do is the hint; without one there is no glass to catch it.
         glass = [ui.HTML(wire.glass(hint)).add_class("fourdgs-glass")] if hint else []
-        layout = ui.Layout(flex="0 0 auto", **wide)
+        # Beside a higher neighbour it stays as high as the picture, which would else be stretched.
+        layout = ui.Layout(flex="0 0 auto", align_self="flex-start", **wide)
         self.stage = ui.Box([self.image, *glass, self.text], layout=layout)
         self.stage.add_class("fourdgs-stage")
         self.text.observe(self._dragged, "value")

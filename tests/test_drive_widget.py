@@ -16,7 +16,7 @@ import fourdgs as fd
 from fourdgs import InputError, Model, Static, live
 from fourdgs.drive import DriveTrack, speech_like
 from fourdgs.drive_widget import GROUPS, DrivePanel, drive_panel
-from fourdgs.talk import expressions, posed
+from fourdgs.talking import expressions, posed
 
 SIZE = 32
 

@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from scenes import ball_cameras, ball_capture
@@ -35,7 +36,7 @@ def folder(tmp_path_factory):
 
 def test_the_notebooks_are_there():
     names = {path.stem for path in NOTEBOOKS}
-    assert names >= {"01_dataset", "02_train", "03_compare", "04_report", "07_avatar"}
+    assert names >= {"01_dataset", "02_train", "03_compare", "04_report", "05_ablation", "06_scaling", "07_avatar"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -112,6 +113,54 @@ def test_the_avatars_notebook_on_a_rig_and_a_track_of_ones_own(folder, tmp_path)
     runs = [Run(path) for path in sorted((tmp_path / "runs").glob("*-s0"))]
     assert [run.info["config"]["motion"] for run in runs] == ["rig", "static"]
     assert len(pd.read_csv(next((tmp_path / "tables").iterdir()))) == 2 * 3
+
+
+def by_name(name: str) -> Path:
+    return next(path for path in NOTEBOOKS if path.stem == name)
+
+
+def shown(notebook: Path) -> str:
+    """All that an executed notebook prints or writes as Markdown."""
+    cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    texts = [output.get("data", {}).get("text/markdown", output.get("text", "")) for output in outputs]
+    return "\n".join("".join(text) for text in texts)
+
+
+def test_the_ablations_notebook_prints_the_gains_of_its_table(tmp_path, monkeypatch):
+    rows = [
+        (trial, trial, seed, source, part, 30 + gain + 0.1 * seed * k)
+        for part, trials in (("stills", {"plain": 0, "hull": 1.5, "base": 4.25, "sh1": 3}), ("clip", {"static": 0}))
+        for k, (trial, gain) in enumerate(trials.items()) for seed in range(2) for source in ("still", "talking")
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["trial", "label", "seed", "source", "part", "psnr_db"])
+    others = ["psnr_fg_db", "psnr_interior_db", "psnr_edge_db", "psnr_train_db", "outside", "depth_outliers"]
+    table[[*others, "ssim", "frames", "cameras", "views", "gaussians", "seconds", "specks"]] = 1.0
+    table.to_csv(tmp_path / "table.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    places = {"figures": tmp_path / "figures", "tables": tmp_path / "tables", "progress": False}
+    out = run_notebook(by_name("05_ablation"), tmp_path / "out.ipynb", {"table": "table.csv"}, **places)
+    words = shown(out)
+    assert "most `base` +4.35 dB [+4.25, +4.45], least `hull` +1.55 dB [+1.50, +1.60]" in words
+    assert "10 runs of 5 trials" in words
+    # Groups of one trial, as the clip's here, have no gains to show.
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"gains-ladder", "gains-single"}
+    assert len(pd.read_csv(next((tmp_path / "tables").iterdir()))) == len(table)
+
+
+def test_the_scaling_notebook_answers_for_its_table(tmp_path):
+    cells = [
+        (c, t, -10 * np.log10(2e-3 * (c / 10) ** -1 + 1e-4 * (t / 10) ** -2)) for c in (6, 12, 24) for t in (4, 15, 60)
+    ]
+    table = pd.DataFrame(cells, columns=["grid_cameras", "grid_times", "psnr_db"]).assign(trial="deform")
+    table[["psnr_fg_db", "psnr_train_db", "ssim", "specks", "seconds", "views", "gaussians", "frames", "cameras"]] = 1.0
+    table.to_csv(tmp_path / "table.csv", index=False)
+    places = {"figures": tmp_path / "figures", "tables": tmp_path / "tables", "progress": False}
+    given = {"table": str(tmp_path / "table.csv"), "threshold": 28.0}
+    words = shown(run_notebook(by_name("06_scaling"), tmp_path / "out.ipynb", given, **places))
+    best = (table["psnr_db"] >= 28).sum()
+    assert f"{best} of 9 measured cells reach 28 dB" in words and "With 6 cameras no number of times is enough" in words
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"law"}
 
 
 def test_a_bad_call_is_one_line_and_a_status(capsys, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from fourdgs import InputError, Model, Static
 from fourdgs.capture import Capture
 from fourdgs.drive import speech_like
 from fourdgs.regions import region_errors, region_faces
-from fourdgs.talk import played, swing
+from fourdgs.talking import played, swing
 
 
 def test_every_triangle_is_in_one_region_and_the_mouth_is_below_the_eyes():

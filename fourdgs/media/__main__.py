@@ -68,7 +68,7 @@ def _render(options: argparse.Namespace) -> Path:
 
 def _talk(options: argparse.Namespace) -> Path:
     from ..data.load import load_capture
-    from ..talk import avatar, before, talk
+    from ..talking import avatar, before, talk
 
     if len(options.runs) > 1:
         raise InputError(f"names {len(options.runs)}", field="RUN", remedy="give one run of the motion rig with --talk")

@@ -20,7 +20,7 @@ from fourdgs.drive import DriveTrack, from_audio, speech_like
 from fourdgs.media import manifest_path
 from fourdgs.media.__main__ import main
 from fourdgs.runs import read_info
-from fourdgs.talk import EXPRESSIONS, avatar, before, expressions, face_sphere, performed, played, posed, swing, talk
+from fourdgs.talking import EXPRESSIONS, avatar, before, expressions, face_sphere, performed, played, posed, swing, talk
 
 pytest.importorskip("av")
 
