@@ -33,24 +33,13 @@ def base_config(given: argparse.Namespace):
     return base if given.batch == 1 else base.batched(given.batch)
 
 
-def thinned(capture, cameras: int, times: int):
-    """Of a grid's training frames those of so many cameras and times, spread evenly; the first and last time stay."""
-    names = list(dict.fromkeys(capture.frames["camera"]))
-    moments = np.unique(capture.frames["time"])
-    if cameras > len(names) or times > len(moments):
-        raise ValueError(f"the grid has {len(names)} cameras x {len(moments)} times: make it with --full-grid")
-    kept = {names[int(k)] for k in np.arange(cameras) * len(names) / cameras}
-    seen = moments[np.linspace(0, len(moments) - 1, times).round().astype(int)]
-    rows = capture.frames["camera"].isin(kept) & capture.frames["time"].isin(seen)
-    return capture.select(rows=np.flatnonzero(rows))
-
-
 def work(job: dict) -> pd.DataFrame | str:
     """One run, measured; its error in words."""
     import torch
 
     import fourdgs as fd
     from fourdgs.ablation import Trial, ablate_one, measure
+    from fourdgs.scaling import thinned
 
     torch.set_num_threads(job["threads"])
     given = job["given"]
