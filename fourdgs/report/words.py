@@ -81,6 +81,20 @@ HEADINGS: dict[str, dict[str, str]] = {
         "What the rows say": "Что говорят строки",
         "What it cost": "Во что это обошлось",
         "What was not tested": "Чего не проверяли",
+        "What each remedy is worth": "Чего стоит каждое средство",
+        "The gains": "Выигрыш",
+        "What it cost, and what floats": "Во что это обошлось и что висит в воздухе",
+        "How many cameras and times?": "Сколько нужно камер и моментов?",
+        "The answer": "Ответ",
+        "The cells": "Клетки",
+        "The law": "Закон",
+        "What a level needs": "Что нужно для уровня",
+        "An avatar that talks": "Аватар, который говорит",
+        "What it is trained on": "На чём он обучен",
+        "Against the truth": "Против истины",
+        "What is wrong": "Что не так",
+        "Faces to order": "Лица на заказ",
+        "The film": "Фильм",
     }
 }
 
