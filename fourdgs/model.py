@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
 from .cameras import Cameras, Views
-from .errors import InputError
-from .files import write_aside
 from .gaussians import KEYS, Gaussians
+from .headed import headed, save_headed
 from .motion import Motion
 from .motions import make_motion
 from .raster import rasterize
@@ -50,15 +46,10 @@ class Model:
 
     def save(self, path: str | Path) -> None:
         """Write the model as one safetensors file, whole or not at all."""
-        tensors = {
-            f"gaussians.{key}": value.detach().cpu().contiguous() for key, value in self.gaussians.items().items()
-        }
-        tensors |= {
-            f"motion.{key}": value.detach().cpu().contiguous() for key, value in self.motion.state_dict().items()
-        }
+        tensors = {f"gaussians.{key}": value for key, value in self.gaussians.items().items()}
+        tensors |= {f"motion.{key}": value for key, value in self.motion.state_dict().items()}
         about = {"motion": self.motion.name, "settings": self.motion.settings(), "background": list(self.background)}
-        with write_aside(path) as aside:
-            save_file(tensors, aside, metadata={"fourdgs": json.dumps(about)})
+        save_headed(path, about, tensors)
 
     @staticmethod
     def load(path: str | Path) -> Model:
@@ -67,18 +58,10 @@ class Model:
         Raises:
             InputError: the file is missing, damaged, or not a model.
         """
-        remedy = "give a file written by Model.save"
-        try:
-            with safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {})["fourdgs"])
-                tensors = {key: file.get_tensor(key) for key in file.keys()}
+        with headed(path, "a model", "give a file written by Model.save") as (about, tensors):
             motion = make_motion(about["motion"], about["settings"])
             motion.load_state_dict({k[7:]: v for k, v in tensors.items() if k.startswith("motion.")})
             gaussians = Gaussians(**{key: tensors[f"gaussians.{key}"] for key in KEYS})
-        except FileNotFoundError:
-            raise InputError("there is no such file", file=path, remedy=remedy) from None
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"is not a model that can be read: {error}", file=path, remedy=remedy) from error
         return Model(gaussians, motion, tuple(about["background"]))
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..files import write_aside
+from ..headed import headed, save_headed
 from .names import arkit_name, near_names
 
 if TYPE_CHECKING:
@@ -109,10 +106,7 @@ class Rig(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write the rig as one safetensors file, whole or not at all."""
-        tensors = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
-        about = {"rig": self.kind, "settings": self.settings()}
-        with write_aside(path) as aside:
-            save_file(tensors, aside, metadata={"fourdgs": json.dumps(about)})
+        save_headed(path, {"rig": self.kind, "settings": self.settings()}, self.state_dict())
 
     def _set(self, **tensors: Any) -> None:
         """Fill buffers, checked for shape; None leaves one as it is."""
@@ -155,15 +149,7 @@ def read_rig(path: str | Path) -> Rig:
     Raises:
         InputError: the file is missing, damaged, or not a rig.
     """
-    remedy = "give a file written by Rig.save"
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["fourdgs"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+    with headed(path, "a rig", "give a file written by Rig.save") as (about, tensors):
         rig = make_rig(about["rig"], about["settings"])
         rig.load_state_dict(tensors)
-    except FileNotFoundError:
-        raise InputError("there is no such file", file=path, remedy=remedy) from None
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"is not a rig that can be read: {error}", file=path, remedy=remedy) from error
     return rig
