@@ -69,11 +69,11 @@ class Remedies(nn.Module):
                 found[name] = torch.optim.Adam(values, lr=rate, fused=True)
         return found
 
-    def dropped(self, gaussians: Gaussians, share: float) -> Gaussians:
-        """Gaussians with some left out, at a share of the training."""
+    def dropped(self, gaussians: Gaussians, step: int) -> Gaussians:
+        """Gaussians with some left out, at a step of the training."""
         if not self.config.drop:
             return gaussians
-        return drop(gaussians, drop_rate(round(share * 1e6), 10**6, self.config.drop), self.generator)
+        return drop(gaussians, drop_rate(step, self.config.iterations, self.config.drop), self.generator)
 
     def render(self, gaussians: Gaussians, views: Views, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Pictures [B, H, W, 3] of frames ``rows`` [B], as their sources show them, and the new backgrounds [B, 3]."""

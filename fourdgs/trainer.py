@@ -170,7 +170,7 @@ class Trainer:
         moving = self.moving(self.step)
         gaussians = self.gaussians()
         posed = self._posed(gaussians, views.times) if moving else gaussians
-        rendered, fresh = remedies.render(remedies.dropped(posed, self.step / config.iterations), views, rows)
+        rendered, fresh = remedies.render(remedies.dropped(posed, self.step), views, rows)
         loss = photometric_to(rendered, *remedies.truth(store, where, rows, fresh), config.ssim_weight)
         loss = loss + self._penalties(views.times, posed if moving else None) + remedies.penalty()
         loss.backward()
