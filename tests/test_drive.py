@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fourdgs.data.avatar import _rotation
 from fourdgs.drive import ARKIT, EYES, HEAD, DriveTrack, load_track, plain_name
 from fourdgs.drive.landmarker import head_angles
+from fourdgs.drive.names import halves, near, near_names
 from fourdgs.errors import InputError
 
 finite = st.floats(-3, 3, width=32)
@@ -140,8 +141,35 @@ def test_names_of_all_the_writers_come_to_one():
     for name in (*ARKIT, *HEAD, *EYES):
         for spelled in (name, name[0].upper() + name[1:], name.upper(), f" {name} "):
             assert plain_name(spelled) == name
-    assert plain_name("eyeBlink_L") == "eyeBlinkLeft" and plain_name("mouthSmile.r") == "mouthSmileRight"
-    assert plain_name("flame.expr000") == "flame.expr000" and plain_name("my_L") == "my_L"
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("eyeBlink_L", "eyeBlinkLeft"), ("eyeBlink.R", "eyeBlinkRight"), ("mouthSmile.r", "mouthSmileRight"),
+        ("EyeBlinkL", "eyeBlinkLeft"), ("mouthSmile_left", "mouthSmileLeft"), ("EYE_BLINK_LEFT", "eyeBlinkLeft"),
+        ("Eye_Blink_L", "eyeBlinkLeft"), ("eye blink left", "eyeBlinkLeft"), ("tongue_out", "tongueOut"),
+        ("blendShape1.jawOpen", "jawOpen"), ("blendShapes.JawOpen", "jawOpen"), ("A25_Jaw_Open", "jawOpen"),
+        ("head|Face:browInnerUp", "browInnerUp"), ("HEADYAW", "headYaw"), ("mouth_left", "mouthLeft"),
+        # What is none of them stays: VRoid's, Ready Player Me's, ICT-FaceKit's halves, coefficients.
+        ("Fcl_MTH_A", "Fcl_MTH_A"), ("viseme_aa", "viseme_aa"), ("Wolf3D.viseme_aa", "Wolf3D.viseme_aa"),
+        ("mouthSmile", "mouthSmile"), ("browInnerUp_L", "browInnerUp_L"), ("jawOpenWide", "jawOpenWide"),
+        ("flame.expr000", "flame.expr000"), ("my_L", "my_L"), ("aa", "aa"),
+    ],
+)  # fmt: skip
+def test_other_makers_names_are_understood(written, name):
+    assert plain_name(written) == name and plain_name(name) == name
+
+
+def test_halves_of_an_action_are_found_unless_it_is_there():
+    assert halves(["browInnerUp_L", "jawOpen", "BrowInnerUpRight"]) == {"browInnerUp": (0, 2)}
+    assert halves(["browInnerUp_L", "browInnerUp_R", "browInnerUp", "cheekPuff_L", "mouthLeft", "mouthRight"]) == {}
+
+
+def test_names_that_may_be_meant_are_told():
+    assert near("jawOpn", ARKIT)[0] == "jawOpen" and near("qqqq", ARKIT) == []
+    assert set(near("Blink", ARKIT)) == {"eyeBlinkLeft", "eyeBlinkRight"}  # little alike, but in it
+    assert near_names("qqqq", ARKIT).startswith("known: browDownLeft, ") and near_names("a", ()) == "it has no controls"
 
 
 # --- our own files ---
@@ -179,7 +207,11 @@ def test_own_csv_by_hand(tmp_path):
         ("jawOpen\n1\n", "no column time_s or Timecode"),
         ("time_s\n1\n", "no control"),
         ("time_s,jawOpen\n0,0\n1,x\n", "line 3: jawOpen: is 'x', must be a number"),
-        ("time_s,jawOpen\n0,0\n1,\n", "line 3: jawOpen: is empty"),
+        ("time_s,jawOpen,a\n0,0,0\n1,,0\n", "line 3: jawOpen: is empty"),
+        ("time_s,jawOpen\n0,\n", "no row with a face"),
+        ("frame,jawOpen\n0,0\n", "give fps, at which its frames count"),
+        (",timeCode,blendShapes.JawOpen\n0,x,1\n", "line 2: timeCode: is 'x'"),
+        ("time_s,name,score\n0,jawOpen,x\n", "line 2: jawOpen: is 'x'"),
         ("time_s,jawOpen\n0,0\n1,nan\n", "line 3: jawOpen must be a finite number"),
         ("time_s,jawOpen\n0,0\ninf,1\n", "line 3: the time must be a finite number"),
         ("time_s,jawOpen\n0,0\n1,1e39\n", "line 3: jawOpen must be"),
@@ -219,6 +251,13 @@ def test_weights_a_little_outside_are_kept_with_a_word(tmp_path):
         ('{"controls": ["a"], "times_s": [0, 1], "values": [[1]]}', r"shape \[1, 1\] for 2 times"),
         ('{"controls": ["a"], "times_s": [0, 1], "values": [[1], [NaN]]}', "value 2: a must be a finite"),
         ('{"controls": ["a"], "times_s": [], "values": []}', "values: has the shape|no row"),
+        ('{"facsNames": ["a"], "weightMat": [[1]]}', "exportFps: is None, must be a number above 0 .give fps"),
+        ('{"facsNames": ["a"], "weightMat": [[1, 2]], "exportFps": 30}', r"shape \[1, 2\] for 1 times and 1 controls"),
+        ('{"facsNames": "a", "weightMat": [[1]], "exportFps": 30}', "facsNames: must be a list of names"),
+        ('{"names": ["a"], "frames": [{"weights": [1]}]}', "frames: must be objects with time and weights"),
+        ('{"names": ["a"], "frames": [{"time": 0, "weights": 1}]}', r"shape \[1\] for 1 times"),
+        ('[{"blendshapes": {"jawOpen": 1}}, {"blendshapes": {"jawOpen": 0}}]', "frame 0: timestamp_ms: .*or give fps"),
+        ('[{"time": 0, "blendshapes": {"jawOpen": "x"}}]', "frame 0: blendshapes: must be"),
     ],
 )
 def test_a_bad_json_is_one_error(tmp_path, content, words):
@@ -233,6 +272,94 @@ def test_files_that_are_none(tmp_path):
         load_track(file(tmp_path, "x", "a.wav"))
     with pytest.raises(InputError, match="csv"):
         track().save(tmp_path / "a.txt")
+
+
+# --- the same performance as others write it ---
+
+WIDE = ("jawOpen", "eyeBlinkLeft", "browInnerUp")
+SCORES = np.float32([[0.1, 0.9, 0.25], [0.5, 0.0, 0.5], [0.75, 0.125, 0]])
+STEP_S = 0.04
+
+
+def _csv(head: str, rows: list[list]) -> str:
+    return head + "\n" + "\n".join(",".join(map(str, row)) for row in rows) + "\n"
+
+
+def _numbered(scale: float = 1.0) -> list[tuple[int, float, list[float]]]:
+    return [(index, round(scale * STEP_S * index, 6), row.tolist()) for index, row in enumerate(SCORES)]
+
+
+def _categories(row: list[float], key: str = "categoryName") -> list[dict]:
+    return [{key: "_neutral", "score": 0.1}, *({key: n, "score": v} for n, v in zip(WIDE, row, strict=True))]
+
+
+FORMS = {
+    "audio2face.csv": _csv(
+        ",timeCode,blendShapes.JawOpen,blendShapes.EyeBlinkLeft,blendShapes.BrowInnerUp",
+        [[k, time, *row] for k, time, row in _numbered()],
+    ),
+    "mediapipe.csv": _csv(
+        "frame,timestamp_ms,_neutral,jawOpen,eyeBlinkLeft,browInnerUp",
+        [[k, time, 0.1, *row] for k, time, row in _numbered(1000)],
+    ),
+    "stamps.csv": _csv("timestamp,jawOpen,eyeBlinkLeft,browInnerUp", [[time, *row] for _, time, row in _numbered()]),
+    "counted.csv": _csv("frame,jawOpen,eyeBlinkLeft,browInnerUp", [[k, *row] for k, _, row in _numbered()]),
+    "long.csv": _csv(
+        "frame,time_s,face,name,score",
+        [[k, time, face, n, v if face == 0 else 9]  # of two faces the first counts
+         for k, time, row in _numbered() for face in (0, 1) for n, v in zip(WIDE, row, strict=True)],
+    ),
+    "audio2face.json": json.dumps(
+        {"exportFps": 25.0, "trackPath": "a.wav", "numPoses": 3, "numFrames": 3, "facsNames": list(WIDE),
+         "weightMat": SCORES.tolist(), "joints": ["jaw"], "rotations": []}
+    ),
+    "beat.json": json.dumps(
+        {"names": list(WIDE),
+         "frames": [{"weights": row, "time": time, "rotation": []} for _, time, row in _numbered()]}
+    ),
+    "nested.json": json.dumps(
+        [{"timestamp": 1e6 + time, "results": {"faceBlendshapes": [_categories(row)]}}
+         for _, time, row in _numbered(1000)]
+    ),
+    "browser.json": json.dumps(
+        [{"elapsedMs": time, "faceLandmarkerResult": {"faceBlendshapes": [{"categories": _categories(row)}]}}
+         for _, time, row in _numbered(1000)]
+    ),
+    "named.json": json.dumps(
+        {"fps": 25, "frames": [{"face_blendshapes": _categories(row, "name")} for _, _, row in _numbered()]}
+    ),
+    "arkit.json": json.dumps(
+        [{"timestamp": time, "blendShapes": dict(zip(("jawOpen", "eyeBlink_L", "browInnerUp"), row, strict=True))}
+         for _, time, row in _numbered()]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*is taken as milliseconds")
+@pytest.mark.parametrize("name", FORMS)
+def test_one_performance_is_one_track_whoever_wrote_it(tmp_path, name):
+    path = tmp_path / name
+    path.write_text(FORMS[name])
+    made = load_track(path, fps=25 if name == "counted.csv" else None)
+    assert made.controls == WIDE
+    np.testing.assert_array_equal(made.values, SCORES)
+    np.testing.assert_allclose(made.times_s, STEP_S * np.arange(3), atol=1e-9)
+
+
+def test_stamps_without_a_unit_are_said_and_rows_without_a_face_left_out(tmp_path):
+    rows = [[time, *row] for _, time, row in _numbered(1e6)]
+    with pytest.warns(UserWarning, match="timestamp goes by 40000 and is taken as microseconds"):
+        made = load_track(file(tmp_path, _csv("timestamp,jawOpen,eyeBlinkLeft,browInnerUp", rows)))
+    assert made.times_s[-1] == pytest.approx(2 * STEP_S)
+    with pytest.warns(UserWarning, match="1 of 3 rows saw no face"):
+        text = "time_s,jawOpen,eyeBlinkLeft\n0,1,0\n1,,\n2,0,1\n"
+        np.testing.assert_array_equal(load_track(file(tmp_path, text)).values, [[1, 0], [0, 1]])
+
+
+def test_a_rate_that_is_given_counts_more_than_the_files(tmp_path):
+    path = file(tmp_path, FORMS["audio2face.json"], "a.json")
+    assert load_track(path, fps=10).times_s.tolist() == [0, 0.1, 0.2]
+    assert load_track(file(tmp_path, '{"blendshapes": {"jawOpen": 1}}', "b.json")).values.tolist() == [[1]]
 
 
 # --- Live Link Face ---
@@ -262,6 +389,35 @@ def test_live_link_s_times_and_angles(tmp_path, fps):
     there = dict(zip(made.controls, made.at(1.0)[0], strict=True))
     assert there["jawOpen"] == 0.5 and there["headYaw"] == pytest.approx(math.degrees(0.2), rel=1e-5)
     np.testing.assert_allclose(load_track(path, fps=fps).times_s, made.times_s)
+
+
+FIRST_LINE = (
+    "Timecode,BlendshapeCount,EyeBlinkLeft,EyeLookDownLeft,EyeLookInLeft,EyeLookOutLeft,EyeLookUpLeft,EyeSquintLeft,"
+    "EyeWideLeft,EyeBlinkRight,EyeLookDownRight,EyeLookInRight,EyeLookOutRight,EyeLookUpRight,EyeSquintRight,"
+    "EyeWideRight,JawForward,JawRight,JawLeft,JawOpen,MouthClose,MouthFunnel,MouthPucker,MouthRight,MouthLeft,"
+    "MouthSmileLeft,MouthSmileRight,MouthFrownLeft,MouthFrownRight,MouthDimpleLeft,MouthDimpleRight,MouthStretchLeft,"
+    "MouthStretchRight,MouthRollLower,MouthRollUpper,MouthShrugLower,MouthShrugUpper,MouthPressLeft,MouthPressRight,"
+    "MouthLowerDownLeft,MouthLowerDownRight,MouthUpperUpLeft,MouthUpperUpRight,BrowDownLeft,BrowDownRight,BrowInnerUp,"
+    "BrowOuterUpLeft,BrowOuterUpRight,CheekPuff,CheekSquintLeft,CheekSquintRight,NoseSneerLeft,NoseSneerRight,"
+    "TongueOut,HeadYaw,HeadPitch,HeadRoll,LeftEyeYaw,LeftEyePitch,LeftEyeRoll,RightEyeYaw,RightEyePitch,RightEyeRoll"
+)
+"""As the app writes it; programs that write for its readers often have BlendShapeCount."""
+
+
+@pytest.mark.parametrize("count", ["BlendshapeCount", "BlendShapeCount"])
+def test_live_link_s_own_columns_are_all_known(tmp_path, count):
+    rows = [",".join(["14:03:52:28.207", "61", *(f"{index / 100:.10f}" for index in range(61))])]
+    rows += ["14:03:52:29.207,0", "14:03:53:59.870,61" + ",0.0" * 61]
+    head = FIRST_LINE.replace("BlendshapeCount", count)
+    with pytest.warns(UserWarning, match="1 of 3 rows saw no face"):
+        made = load_track(file(tmp_path, "\n".join([head, *rows]) + "\n"))
+    names = head.split(",")[2:]
+    assert made.controls == tuple(name[0].lower() + name[1:] for name in names)
+    assert set(made.controls) == {*ARKIT, *HEAD, *EYES}
+    expected = np.arange(61) / 100
+    expected[52:] = np.degrees(expected[52:])
+    np.testing.assert_allclose(made.values[0], expected, rtol=1e-6)
+    assert made.duration_s == pytest.approx(1 + (59.870 - 28.207) / 60)
 
 
 def test_live_link_s_oddities_are_said(tmp_path):

@@ -231,7 +231,7 @@ def test_faces_of_mirrored_parts_look_outside(tmp_path):
     "extension, word",
     [
         ("KHR_draco_mesh_compression", "gltf-transform copy"), ("EXT_meshopt_compression", "gltf-transform copy"),
-        ("KHR_texture_basisu", "gltf-transform ktxdecompress"), ("VRM_odd", "export the file without it"),
+        ("KHR_meshopt_compression", "gltf-transform copy"), ("VRM_odd", "export the file without it"),
     ],
 )  # fmt: skip
 def test_packed_files_are_told_with_the_command_that_unpacks(tmp_path, extension, word):
@@ -239,6 +239,13 @@ def test_packed_files_are_told_with_the_command_that_unpacks(tmp_path, extension
     file.json["extensionsRequired"] = [extension]
     with pytest.raises(InputError, match=f"a.glb: needs {extension}, which is not read here .*{word}"):
         load_gltf_rig(file.write(tmp_path / "a.glb"))
+
+
+@pytest.mark.parametrize("extension", ["KHR_texture_basisu", "EXT_texture_avif", "KHR_materials_unlit", "VRMC_vrm"])
+def test_how_it_looks_may_be_packed_in_any_way(tmp_path, extension):
+    file, _ = _scene()
+    file.json["extensionsRequired"] = [extension]
+    assert "jawOpen" in load_gltf_rig(file.write(tmp_path / "a.glb")).controls
 
 
 def test_damaged_files_are_told_and_never_crash(tmp_path):
@@ -296,3 +303,148 @@ def test_files_without_movement_or_triangles_are_told(tmp_path):
         load_gltf_rig(still.write(tmp_path / "points.glb"))
     with pytest.raises(InputError, match="there is no animation 0 .it has none"):
         load_gltf_animation(tmp_path / "points.glb")
+
+
+# --- what files of other makers taught ---
+
+
+def _face(file, points, target, names=("jawOpen",), **more):
+    """The number of a mesh of triangles with one target."""
+    primitive = {"attributes": {"POSITION": file.put(points)}, "targets": [{"POSITION": file.put(target)}]}
+    return file.add("meshes", {"primitives": [primitive], "extras": {"targetNames": list(names)}} | more)
+
+
+def test_primitives_that_share_all_vertices_keep_those_they_use(tmp_path):
+    random, _ = _draw()
+    points, target = random.normal(size=(2, 12, 3))
+    file = Gltf()
+    shared = {"attributes": {"POSITION": file.put(points)}, "targets": [{"POSITION": file.put(target)}]}
+    used = [(1, 5, 2), (5, 7, 11, 11, 2, 5), (0, 3, 4)]
+    rows = [shared | {"indices": file.put(np.array(index), "uint16")} for index in used]
+    file.add("meshes", {"primitives": rows, "extras": {"targetNames": ["jawOpen"]}})
+    file.add("nodes", {"mesh": 0})
+    rig = load_gltf_rig(file.write(tmp_path / "a.glb"))
+    assert sorted(set(rig.faces.flatten().tolist())) == list(range(len(rig.rest)))
+    moved = rig.vertices(rig.drive({"jawOpen": 0.5})[None])[0]
+    corners = np.concatenate(used)
+    np.testing.assert_allclose(moved[rig.faces.flatten()], (points + 0.5 * target)[corners], atol=1e-6)
+
+
+def test_one_value_moves_all_meshes_that_have_the_control_though_they_start_apart(tmp_path):
+    random, _ = _draw()
+    points, target = random.normal(size=(2, 2, 3, 3))
+    file = Gltf()
+    for mesh, start in enumerate(({}, {"weights": [0.25]})):
+        _face(file, points[mesh], target[mesh], **start)
+        file.add("nodes", {"mesh": mesh})
+    rig = load_gltf_rig(file.write(tmp_path / "a.glb"))
+    assert rig.neutral.tolist() == [0.25]
+    for value in (0.25, 0.0, 1.0):
+        moved = rig.vertices(rig.drive({"jawOpen": value})[None])[0]
+        np.testing.assert_allclose(moved, np.concatenate(points + value * target), atol=1e-6)
+
+
+def test_an_action_in_halves_is_a_control_too(tmp_path):
+    random, _ = _draw()
+    points, left, right = random.normal(size=(3, 3, 3))
+    file = Gltf()
+    targets = [{"POSITION": file.put(part)} for part in (left, right)]
+    primitive = {"attributes": {"POSITION": file.put(points)}, "targets": targets}
+    file.add("meshes", {"primitives": [primitive], "extras": {"targetNames": ["browInnerUp_L", "browInnerUp_R"]}})
+    file.add("nodes", {"mesh": 0})
+    rig = load_gltf_rig(file.write(tmp_path / "a.glb"))
+    assert rig.controls == ("browInnerUp_L", "browInnerUp_R", "browInnerUp")
+    moved = rig.vertices(rig.drive({"browInnerUp": 0.5})[None])[0]
+    np.testing.assert_allclose(moved, points + 0.5 * (left + right), atol=1e-6)
+
+
+@pytest.mark.parametrize("extras", ["smile", ["smile"], {"targetNames": None}, {"targetNames": "smile"}, None, 3])
+def test_extras_that_are_something_else_name_nothing(tmp_path, extras):
+    file = Gltf()
+    _face(file, np.eye(3), np.eye(3), name="Face", extras=extras)
+    file.add("nodes", {"mesh": 0})
+    assert load_gltf_rig(file.write(tmp_path / "a.glb")).controls == ("Face.0",)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_head"),
+    [
+        ("Head", True), ("head", True), ("HEAD", True), ("mixamorig:Head", True), ("mixamorigHead", True),
+        ("J_Bip_C_Head", True), ("CC_Base_Head", True), ("Bip01 Head", True), ("head_jnt", True), ("Head_M", True),
+        ("DEF-head", True), ("b_Head_05", True), ("Head.001", True),
+        ("HeadTop_End", False), ("head_end", False), ("forehead", False), ("HeadNub", False), ("Neck", False),
+    ],
+)  # fmt: skip
+def test_heads_are_known_by_their_names(tmp_path, name, is_head):
+    file, _ = _scene()
+    file.json["nodes"][3]["name"] = name
+    file.json["nodes"][5]["name"] = name  # a mesh of that name takes nothing from the joint
+    rig = load_gltf_rig(file.write(tmp_path / "a.glb"))
+    assert set(HEAD) <= set(rig.controls) if is_head else not set(HEAD) & set(rig.controls)
+    assert f"{name}.rotateX" in rig.controls
+
+
+def test_a_vrm_names_its_head_and_version_0_is_turned_to_the_front(tmp_path):
+    plain = load_gltf_rig(_scene()[0].write(tmp_path / "a.glb"))
+    drive = plain.neutral + torch.rand(3, len(plain.controls))
+    drive[:, [plain.controls.index(name) for name in HEAD]] = 0  # about the axes of the world, which is turned
+    for extensions, turn in (
+        ({"VRM": {"humanoid": {"humanBones": [{"bone": "hips", "node": 1}, {"bone": "head", "node": 3}]}}}, -1.0),
+        ({"VRMC_vrm": {"humanoid": {"humanBones": {"hips": {"node": 1}, "head": {"node": 3}}}}}, 1.0),
+    ):
+        file, _ = _scene()
+        file.json["extensions"] = extensions
+        file.json["nodes"][1]["name"], file.json["nodes"][3]["name"] = "Head", "Bone"
+        rig = load_rig(file.write(tmp_path / "a.glb").rename(tmp_path / "a.vrm"))
+        assert [name.replace("Bone", "rig:Head") for name in rig.controls] == [
+            name.replace("hips", "Head") for name in plain.controls
+        ]
+        expected = plain.vertices(drive) * torch.tensor([turn, 1, turn])
+        torch.testing.assert_close(rig.vertices(drive), expected, atol=1e-5, rtol=0)
+
+
+def _moved(tmp_path, path, values, times=(0.0, 1.0), rest=None):
+    """A file of one bone-like node 1 m from its parent, with an animation of it."""
+    file = Gltf(scene=0, scenes=[{"nodes": [0]}])
+    _face(file, np.eye(3), np.eye(3))
+    file.add("nodes", {"name": "root", "children": [1], "mesh": 0})
+    file.add("nodes", {"name": "bone", "translation": [0, 1, 0]} | (rest or {}))
+    sampler = {"input": file.put(times), "output": file.put(values)}
+    channel = {"sampler": 0, "target": {"node": 1, "path": path}}
+    file.add("animations", {"channels": [channel], "samplers": [sampler]})
+    return file.write(tmp_path / "a.glb")
+
+
+@pytest.mark.parametrize(
+    ("path", "values", "moves"),
+    [
+        ("translation", [[0, 1, 0], [0, 1.00005, 0]], False), ("translation", [[0, 1, 0], [0, 1.001, 0]], True),
+        ("translation", [[0, 1.0005, 0]] * 2, False), ("translation", [[0, 1.1, 0]] * 2, True),
+        ("scale", [[1, 1, 1], [1.00002, 1, 1]], False), ("scale", [[1, 1, 1], [1.01, 1, 1]], True),
+        ("rotation", [[0, 0, 0, 1], [0, 0, 0, -1]], False), ("rotation", [[0, 0, 0, 1], [0.002, 0, 0, 1]], True),
+        ("rotation", [[3e-5, 0, 0, 1], [0, 3e-5, 0, 1]], False),
+    ],
+)  # fmt: skip
+def test_rounding_in_an_animation_makes_no_controls(tmp_path, path, values, moves):
+    controls = load_gltf_rig(_moved(tmp_path, path, values)).controls
+    assert any(name.startswith("bone.") for name in controls) == moves
+
+
+def test_of_keys_at_one_time_the_last_counts_and_times_that_fall_are_told(tmp_path):
+    values = [[0, 1, 0], [5, 1, 0], [1, 1, 0], [2, 1, 0]]
+    table = load_gltf_animation(_moved(tmp_path, "translation", values, (0, 0.5, 0.5, 1)), fps=4).set_index("time_s")
+    np.testing.assert_allclose(table.loc[[0, 0.25, 0.5, 0.75, 1], "bone.moveX"], [0, 0.5, 1, 1.5, 2], atol=1e-6)
+    with pytest.raises(InputError, match="has times that fall"):
+        load_gltf_animation(_moved(tmp_path, "translation", values, (0, 0.5, 0.4, 1)))
+
+
+def test_of_meshes_that_disagree_about_a_control_the_livelier_counts(tmp_path):
+    file = Gltf()
+    for mesh in range(3):
+        _face(file, np.eye(3), np.eye(3))
+        file.add("nodes", {"mesh": mesh})
+    samplers = [{"input": file.put([0.0, 1.0]), "output": file.put(values)} for values in ([0, 0], [0, 1], [0.5, 0.5])]
+    channels = [{"sampler": mesh, "target": {"node": mesh, "path": "weights"}} for mesh in range(3)]
+    file.add("animations", {"channels": channels, "samplers": samplers})
+    table = load_gltf_animation(file.write(tmp_path / "a.glb"), fps=2)
+    np.testing.assert_allclose(table["jawOpen"], table["time_s"], atol=1e-6)

@@ -21,6 +21,7 @@ from fourdgs.rig import (
     load_sequence_rig,
     puppet_rig,
 )
+from fourdgs.rig.meshes import read_shape
 
 FACES = np.array([[0, 1, 2], [0, 2, 3], [0, 3, 1], [1, 3, 2]])
 
@@ -76,6 +77,35 @@ def test_polygons_negative_indices_and_texture_of_an_obj(tmp_path):
     rig = load_sequence_rig(path.parent)
     assert rig.faces.tolist() == [[0, 1, 2], [0, 2, 3]]
     assert rig.uv.tolist() == [[0.5, 0.25], [0.5, 0.25], [0, 1], [0, 1]]
+
+
+def test_an_obj_is_read_however_it_is_laid_out(tmp_path):
+    """Colours behind the places (MeshLab), tabs, lines that go on, numbers from the last between new vertices."""
+    square = [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0)]
+    (tmp_path / "a.obj").write_text(
+        "mtllib a.mtl\n" + "".join(f"v\t{x} {y} {z} 0.5 0 1\n" for x, y, z in square[:3]) + "g one\nusemtl skin\n"
+        "f -3//1 -2//1 -1//1\n" + f"v {square[3][0]} {square[3][1]} {square[3][2]} 0.5 0 1\nf -4 \\\n -2 -1\n"
+    )  # fmt: skip
+    rig = load_sequence_rig(tmp_path)
+    assert rig.rest.tolist() == [list(map(float, point)) for point in square]
+    assert rig.faces.tolist() == [[0, 1, 2], [0, 2, 3]] and rig.uv is None
+    assert rig.colors.tolist() == [[128, 0, 255]] * 4
+
+
+def test_colours_of_a_ply_are_read(tmp_path):
+    head = "ply\nformat ascii 1.0\nelement vertex 3\n" + "".join(f"property float {axis}\n" for axis in "xyz")
+    head += "".join(f"property uchar {name}\n" for name in ("red", "green", "blue"))
+    head += "element face 1\nproperty list uchar int vertex_indices\nend_header\n"
+    (tmp_path / "a.ply").write_text(head + "0 0 0 1 2 3\n1 0 0 4 5 6\n0 1 0 7 8 9\n3 0 1 2\n")
+    assert load_sequence_rig(tmp_path).colors.tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+
+
+def test_what_was_read_before_does_not_matter(tmp_path):
+    """The faces of one file are kept for the next."""
+    frames = _frames(2)
+    paths = [_obj(tmp_path / f"{name}.obj", frames[0], faces) for name, faces in (("a", FACES), ("b", FACES[::-1]))]
+    for path in (*paths, *paths[::-1], paths[0]):
+        assert read_shape(path).faces.tolist() == (FACES if path.stem == "a" else FACES[::-1]).tolist()
 
 
 def test_a_mesh_of_another_topology_is_named(tmp_path):
@@ -147,12 +177,41 @@ def test_expressions_become_actions_by_their_arkit_names(tmp_path):
         load_rig(tmp_path / "none")
 
 
+def test_a_folder_as_ict_facekit_has_it(tmp_path):
+    base, left, right, jaw, person = _frames(5)
+    text = "mtllib ICTFaceModelMaterial.mtl\n"
+    for name, points in (
+        ("generic_neutral_mesh", base), ("browInnerUp_L", left), ("browInnerUp_R", right), ("jawOpen", jaw),
+        ("PupilDilate_L", left), ("identity000", person), ("identity001", person),
+    ):  # fmt: skip
+        rows = [f"v {x:.15f} {y:.15f} {z:.15f}" if name[0] == "g" else f"v {x:g} {y:g} {z:g}" for x, y, z in points]
+        rows += ["vt 0.5 0.25", "vt 3.17 0.17", "f 1/1 2/2 3/1 4/2", "f 4/2 3/1 2/2 1/1"]
+        (tmp_path / f"{name}.obj").write_text(text + "\n".join(rows) + "\n")
+    (tmp_path / "vertex_indices.json").write_text("{}")
+    rig = load_rig(tmp_path)
+    assert set(rig.controls) == {"browInnerUp_L", "browInnerUp_R", "browInnerUp", "jawOpen", "PupilDilate_L"}
+    moved = rig.vertices(rig.drive({"browInnerUp": 0.5})[None])[0]
+    np.testing.assert_allclose(moved, base + 0.5 * (left + right - 2 * base), atol=1e-5)
+    assert len(rig.faces) == 4 and rig.uv.shape == (4, 2)
+
+
+def test_expressions_without_a_neutral_are_no_sequence(tmp_path):
+    for name in ("base", "jawOpen", "EyeBlink_L", "mouthFunnel"):
+        _obj(tmp_path / f"{name}.obj", _frames()[0])
+    with pytest.raises(InputError, match="no mesh named neutral .name it neutral.obj, or .*load_deltas_rig"):
+        load_rig(tmp_path)
+    assert len(load_deltas_rig(tmp_path / "base.obj", tmp_path).controls) == 3
+
+
 def test_what_is_no_rig_is_told(tmp_path):
     with pytest.raises(InputError, match="absent.glb: there is no such file .give a .safetensors"):
         load_rig(tmp_path / "absent.glb")
     (tmp_path / "a.fbx").write_bytes(b"")
-    with pytest.raises(InputError, match="a.fbx: is not a rig that can be read"):
+    with pytest.raises(InputError, match="a.fbx: is not a rig that can be read.*Blender exports others as .glb"):
         load_rig(tmp_path / "a.fbx")
+    _obj(tmp_path / "a.obj", _frames()[0])
+    with pytest.raises(InputError, match="a.obj: is one mesh, which does not move .*fourdgs.rig.transfer"):
+        load_rig(tmp_path / "a.obj")
 
 
 # --- the puppet ---

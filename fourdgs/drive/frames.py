@@ -30,8 +30,9 @@ def drive_table(frames: pd.DataFrame) -> pd.DataFrame | None:
     Values may be anything that a rig is driven by: ARKit's weights, angles in degrees, or the coefficients of a face
     model under names of their own. A set of pictures in which every one has a view and an expression of its own, as
     CAP4D and its like generate them, is a capture whose frames have no ``time`` each, and as ``drive`` that sample's
-    coefficients (say ``flame.expr000`` ... and ``flame.jaw0`` ...), for a rig with these controls; their FLAME is no
-    part of this library, so that its coefficients must be written into the frames by whoever has the model.
+    coefficients (say ``flame.expr000`` ... and ``flame.jaw0`` ...), for a rig with these controls. CAP4D leaves them in
+    ``flame/00000.npz`` for ``images/00000.png``; their FLAME is no part of this library, so that its coefficients must
+    be written into the frames by whoever has the model.
     """
     columns = [name for name in frames.columns if isinstance(name, str) and name.startswith(PREFIX)]
     if not columns:

@@ -9,52 +9,62 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from .clocks import stamp_unit
 from .names import HEAD, plain_name
 
-_SHAPES = ("face_blendshapes", "faceBlendshapes")
+_SHAPES = ("face_blendshapes", "faceBlendshapes", "blendshapes", "blendShapes")
 _MATRICES = ("facial_transformation_matrixes", "facialTransformationMatrixes")
-_TIMES = {"timestamp_ms": 1e-3, "timestampMs": 1e-3, "timestampInMilliseconds": 1e-3, "time_s": 1.0}
+_TIMES = {
+    "timestamp_ms": 1e-3, "timestampMs": 1e-3, "timestampInMilliseconds": 1e-3, "time_ms": 1e-3, "elapsedMs": 1e-3,
+    "time_s": 1.0, "time": 1.0, "timestamp": None,
+}  # fmt: skip
+_INNER = ("results", "result", "faceLandmarkerResult", "face")
+_NAMES = ("category_name", "categoryName", "name")
 
 
 def is_landmarker(content: Any) -> bool:
-    """Whether a JSON value is such results: a list of frames, or an object that has one as ``frames``."""
-    frames = _frames(content)
-    return any(_get(frame, _SHAPES)[0] for frame in frames if isinstance(frame, dict))
+    """Whether a JSON value is such results: a list of frames, an object that has one as ``frames``, or one result."""
+    return any(_get(_result(frame), _SHAPES)[0] for frame in _frames(content) if isinstance(frame, dict))
 
 
-def read_landmarker(path: Path, content: Any) -> tuple[np.ndarray, list[str], np.ndarray, list[int]]:
+def read_landmarker(
+    path: Path, content: Any, fps: float | None = None
+) -> tuple[np.ndarray, list[str], np.ndarray, list[int]]:
     """Times [K] in seconds, A names, values [K, A] and the number of each frame.
 
     A frame is ``{"timestamp_ms": 40, "face_blendshapes": [[{"category_name": "jawOpen", "score": 0.3}, ...]],
     "facial_transformation_matrixes": [4x4]}``, or has the browser's spelling (``faceBlendshapes``: ``[{"categories":
-    [{"categoryName", "score"}]}]``; ``facialTransformationMatrixes``: ``[{"data": [16 numbers, by columns]}]``). The
-    first face counts; ``_neutral`` is no action; frames without a face are left out with a warning. The matrix moves
-    the canonical face (y up, the face towards +z) before a camera that looks along -z, so that its rotation gives the
-    head's angles as `HEAD` has them, where the camera is level and in front.
+    [{"categoryName", "score"}]}]``; ``facialTransformationMatrixes``: ``[{"data": [16 numbers, by columns]}]``), the
+    result as ``results`` or ``faceLandmarkerResult``, or plain weights (``"blendshapes": {"jawOpen": 0.3}``). A bare
+    ``timestamp`` is of seconds, or of milliseconds if it goes by more than 1; frames without any time count at ``fps``.
+
+    The first face counts; ``_neutral`` is no action; frames without a face are left out with a warning. The matrix
+    moves the canonical face (y up, the face towards +z) before a camera that looks along -z, so that its rotation gives
+    the head's angles as `HEAD` has them, where the camera is level and in front.
 
     Raises:
         InputError: naming the frame.
     """
-    times, rows, places, blind, turned = [], [], [], 0, 0
+    times, rows, places, turned = [], [], [], 0
     frames = _frames(content)
     for number, frame in enumerate(frames):
         if not isinstance(frame, dict):
             raise _fail(path, number, "", "is no object", "export it again")
+    frames = [_result(frame) for frame in frames]
+    seconds = _times(path, frames, fps if fps or not isinstance(content, dict) else content.get("fps"))
+    for number, frame in enumerate(frames):
         row = _weights(path, number, frame)
-        key, time = _get(frame, tuple(_TIMES))
-        if isinstance(time, bool) or not isinstance(time, int | float):
-            raise _fail(path, number, "timestamp_ms", "must be a number", "write the time of each frame, in ms")
         if not row:
-            blind += 1
             continue
         angles = _angles(path, number, frame)
         turned += angles is not None
-        times.append(time * _TIMES[key])
+        times.append(seconds[number])
         rows.append(row | (angles or {}))
         places.append(number)
     if not rows:
         raise InputError("has no frame with a face", file=path, field="face_blendshapes", remedy="record it again")
-    if blind:
+    if len(rows) < len(frames):
+        blind = len(frames) - len(rows)
         warnings.warn(f"{path}: {blind} of {len(frames)} frames saw no face; left out", stacklevel=5)
     if 0 < turned < len(rows):
         message = f"{len(rows) - turned} of {len(rows)} frames have no facial_transformation_matrixes"
@@ -62,6 +72,23 @@ def read_landmarker(path: Path, content: Any) -> tuple[np.ndarray, list[str], np
     names = list(dict.fromkeys(name for row in rows for name in row))
     values = np.array([[row.get(name, 0.0) for name in names] for row in rows], dtype=np.float64)
     return np.array(times), names, values, places
+
+
+def _times(path: Path, frames: list[dict], fps: Any) -> np.ndarray:
+    """Seconds of all frames, by the first clock that any of them has, or by their number."""
+    clock = next((key for key in _TIMES if any(key in frame for frame in frames)), None)
+    remedy = "write the time of each frame, in ms, or give fps"
+    if clock is None and (fps is not None or len(frames) == 1):
+        if isinstance(fps, bool) or not isinstance(fps, int | float | None) or not 0 < (fps or 1) <= 1000:
+            raise InputError(f"is {fps!r}, must be a number above 0", file=path, field="fps", remedy="give fps")
+        return np.arange(len(frames)) / (fps or 1)
+    times = []
+    for number, frame in enumerate(frames):
+        time = frame.get(clock)
+        if isinstance(time, bool) or not isinstance(time, int | float):
+            raise _fail(path, number, clock or "timestamp_ms", "must be a number", remedy)
+        times.append(float(time))
+    return np.array(times) * (_TIMES[clock] or stamp_unit(path, clock, np.array(times)))
 
 
 def head_angles(matrix: np.ndarray) -> dict[str, float]:
@@ -80,8 +107,16 @@ def head_angles(matrix: np.ndarray) -> dict[str, float]:
 
 
 def _frames(content: Any) -> list:
-    frames = content.get("frames") if isinstance(content, dict) else content
+    frames = content.get("frames", content) if isinstance(content, dict) else content
+    if frames is content and isinstance(content, dict):
+        return [content]
     return frames if isinstance(frames, list) else []
+
+
+def _result(frame: dict) -> dict:
+    """A frame with what is in the result inside it, if that is an object of its own."""
+    inner = _get(frame, _INNER)[1]
+    return frame | inner if isinstance(inner, dict) else frame
 
 
 def _get(frame: dict, keys: tuple[str, ...]) -> tuple[str, Any]:
@@ -96,19 +131,21 @@ def _weights(path: Path, number: int, frame: dict) -> dict[str, float] | None:
     face = faces[0] if isinstance(faces, list) else faces
     if isinstance(faces, list) and isinstance(face, dict) and "score" in face:
         face = faces  # the categories of the only face, without a list around them
-    if isinstance(face, dict):
-        face = face.get("categories")
+    if isinstance(face, dict) and "categories" in face:
+        face = face["categories"]
+    if isinstance(face, dict):  # names and weights
+        face = [{"name": name, "score": score} for name, score in face.items()]
     weights: dict[str, float] = {}
     try:
         for category in face or []:
-            name = next(category[k] for k in ("category_name", "categoryName") if k in category)
+            name = next(category[k] for k in _NAMES if k in category)
             score = category["score"]
             if isinstance(score, bool) or not isinstance(score, int | float) or not isinstance(name, str):
                 raise TypeError
             if name != "_neutral":
                 weights[plain_name(name)] = float(score)
     except (StopIteration, TypeError, KeyError, OverflowError) as error:
-        message = "must be a list of faces, each a list of {category_name, score}"
+        message = "must be a list of faces, each a list of {category_name, score}, or names with numbers"
         raise _fail(path, number, key, message, "write the result as it is") from error
     return weights
 

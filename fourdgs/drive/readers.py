@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.fields import read_json, read_text
+from ..data.fields import read_text
 from ..errors import InputError
-from .landmarker import is_landmarker, read_landmarker
+from .clocks import stamp_unit, timecode_seconds
+from .jsons import Rows, read_rows
 from .names import ARKIT, is_action, is_angle, listed, plain_name
-from .tables import read_table
+from .tables import Table, read_table
 from .track import DriveTrack
 
 MAX_BYTES = 2**28
@@ -20,7 +21,16 @@ MAX_BYTES = 2**28
 FAR = 2.0
 """An action's weight beyond this is in other units (per cent); beyond 1 by a little, the tracker's own enthusiasm."""
 
-_RATES = (24, 25, 30, 48, 50, 60, 100, 120, 240)
+_CLOCKS = {
+    "time_s": 1, "timestamp_s": 1, "time": 1, "timestamp_ms": 1e-3, "time_ms": 1e-3, "timestamp": None, "timecode": 1
+}  # fmt: skip
+"""Columns of times and their units in seconds, the first that is there counts; None: to be seen by the steps."""
+
+_FRAMES = ("frame", "frame_index", "frame_idx", "frame_number", "frame_id", "frameindex")
+"""Columns that count frames, times only where ``fps`` is given."""
+
+_ASIDE = ("_neutral", "blendshapecount", "face", "face_id", "face_index", "timestamp", "timestamp_ms", *_FRAMES)
+"""Columns beside ARKit's actions that are no controls."""
 
 
 def load_track(path: str | Path, fps: float | None = None) -> DriveTrack:
@@ -33,14 +43,22 @@ def load_track(path: str | Path, fps: float | None = None) -> DriveTrack:
                                ``EyeBlinkLeft`` ... ``HeadYaw`` ... in radians. Rows that saw no face (count 0, or
                                empty) are left out with a warning. The app's makers publish no definition of the
                                angles' signs: look at a few seconds, and ``track.scaled({"headYaw": -1})``
-    ``time_s`` (.csv)          our own: ``time_s, jawOpen, headYaw, ...`` in seconds, weights, degrees
+    ``time_s`` (.csv)          our own: ``time_s, jawOpen, headYaw, ...`` in seconds, weights, degrees. Or others':
+                               ``timeCode, blendShapes.JawOpen, ...`` of Audio2Face-3D; ``timestamp_ms``; a bare
+                               ``timestamp`` of seconds, or of milliseconds if its steps are above 1; ``frame``, if
+                               ``fps`` is given. A nameless first column (an index) and MediaPipe's ``_neutral`` are
+                               let go
+    ``name, score`` (.csv)     one weight a line beside such a time, as MediaPipe's results are often written
     frames (.json)             MediaPipe Face Landmarker's results, see `landmarker.read_landmarker`
+    ``facsNames`` (.json)      Audio2Face: ``{"exportFps": 30, "facsNames": [...], "weightMat": [[...], ...]}``
+    ``names`` (.json)          the BEAT data set: ``{"names": [...], "frames": [{"time": 0, "weights": [...]}]}``
     ``controls`` (.json)       our own: ``{"controls": [...], "times_s": [...], "values": [[...], ...]}``
     =========================  ================================================================================
 
     Args:
-        fps: what the frames of a timecode count at. None: the least usual rate that their numbers fit into (of a file
-            of less than a second, 60 or more, with a warning), which takes 24 for 25 only where no frame 24 is there.
+        fps: what the frames of a timecode count at, or those of a file that has no times. None: of a timecode the
+            least usual rate that their numbers fit into (of a file of less than a second, 60 or more, with a warning),
+            which takes 24 for 25 only where no frame 24 is there.
 
     Raises:
         InputError: for the first thing that is wrong, naming file, place and what to do: no time, times that do not
@@ -53,7 +71,7 @@ def load_track(path: str | Path, fps: float | None = None) -> DriveTrack:
         raise InputError("is not there", file=path, remedy="give a .csv or .json file with a track")
     kind = path.suffix.lower()
     if kind == ".json":
-        track = _from_json(path)
+        track = _track(path, read_rows(path, MAX_BYTES, fps))
     elif kind == ".csv":
         track = _from_csv(path, fps)
     else:
@@ -68,24 +86,60 @@ def load_track(path: str | Path, fps: float | None = None) -> DriveTrack:
 
 def _from_csv(path: Path, fps: float | None) -> DriveTrack:
     table = read_table(path, read_text(path, MAX_BYTES))
+    if table.names[:1] == [""]:  # pandas' index
+        table = Table(path, table.names[1:], [row[1:] for row in table.rows], table.lines)
     lower = [name.lower() for name in table.names]
-    if "timecode" in lower:
+    clock = next((name for name in _CLOCKS if name in lower), None)
+    if "timecode" in lower and any(mark in row[lower.index("timecode")] for row in table.rows[:1] for mark in ":;"):
         return _live_link(path, table, lower, fps)
-    clock = next((name for name in ("time_s", "time", "timestamp_ms") if name in lower), None)
-    if clock is None:
+    frames = next((name for name in _FRAMES if name in lower), None)
+    if clock is None and (frames is None or fps is None):
         message = f"has no column time_s or Timecode, but {listed(table.names)}"
-        raise InputError(message, file=path, field="line 1", remedy="add time_s, in seconds")
-    column = lower.index(clock)
-    others = [index for index in range(len(lower)) if index != column]
-    lines = [line for line in range(len(table.rows)) if any(table.rows[line])]
-    times = np.array([table.number(line, column) for line in lines]) * (1e-3 if clock == "timestamp_ms" else 1)
+        remedy = "give fps, at which its frames count" if frames else "add time_s, in seconds"
+        raise InputError(message, file=path, field="line 1", remedy=remedy)
+    column = lower.index(clock or frames)
+    name, score = (next((n for n in names if n in lower), None) for names in (("name", "category_name"), ("score",)))
+    if name and score:
+        table = _spread(path, table, column, lower.index(name), lower.index(score))
+        lower, column = [name.lower() for name in table.names], 0
+    face = any(is_action(plain_name(name)) for name in table.names)
+    others = [index for index in range(len(lower)) if index != column and not (face and lower[index] in _ASIDE)]
     if not others:
         raise InputError("has no control", file=path, field="line 1", remedy="add a column such as jawOpen")
-    values = np.array([[table.number(line, index) for index in others] for line in lines])
-    return _track(path, times, [table.names[index] for index in others], values, [table.line(line) for line in lines])
+    seen = _seen(path, table, others)
+    times = np.array([table.number(line, column) for line in seen])
+    unit = 1 / fps if clock is None else _CLOCKS[clock] or stamp_unit(path, clock, times)
+    values = np.array([[table.number(line, index) for index in others] for line in seen])
+    names, lines = [table.names[index] for index in others], [table.line(line) for line in seen]
+    return _track(path, Rows(times * unit, names, values, lines))
 
 
-def _live_link(path: Path, table, lower: list[str], fps: float | None) -> DriveTrack:
+def _seen(path: Path, table: Table, columns: list[int], count: int | None = None) -> list[int]:
+    """The rows that saw a face: those with a value, and no 0 in the column ``count``; of others a warning tells."""
+    rows = [line for line, row in enumerate(table.rows) if any(row)]
+    seen = [
+        line
+        for line in rows
+        if any(table.rows[line][index] for index in columns) and (count is None or table.rows[line][count] != "0")
+    ]
+    if rows and not seen:
+        raise InputError("has no row with a face", file=path, field="rows", remedy="record it again")
+    if len(seen) < len(rows):
+        warnings.warn(f"{path}: {len(rows) - len(seen)} of {len(rows)} rows saw no face; left out", stacklevel=5)
+    return seen
+
+
+def _spread(path: Path, table: Table, clock: int, name: int, score: int) -> Table:
+    """A table with a column a control, from one with a line for each weight; controls not named at a time are 0."""
+    found: dict[str, tuple[int, dict[str, str]]] = {}
+    for row, line in zip(table.rows, table.lines, strict=True):
+        found.setdefault(row[clock], (line, {}))[1].setdefault(row[name], row[score])  # the first face counts
+    names = list(dict.fromkeys(name for _, cells in found.values() for name in cells if name))
+    rows = [[time, *(cells.get(name, "0") for name in names)] for time, (_, cells) in found.items()]
+    return Table(path, [table.names[clock], *names], rows, [line for line, _ in found.values()])
+
+
+def _live_link(path: Path, table: Table, lower: list[str], fps: float | None) -> DriveTrack:
     clock = lower.index("timecode")
     count = lower.index("blendshapecount") if "blendshapecount" in lower else None
     others = [index for index in range(len(lower)) if index not in (clock, count)]
@@ -96,18 +150,10 @@ def _live_link(path: Path, table, lower: list[str], fps: float | None) -> DriveT
         raise InputError(message, file=path, field="line 1", remedy="export it from Live Link Face again")
     if missing:
         warnings.warn(f"{path}: lacks {listed(missing)}, which are neutral in the track", stacklevel=4)
-    seen, blind = [], 0
-    for line, row in enumerate(table.rows):
-        if not any(row):
-            continue
-        no_face = (count is not None and row[count] == "0") or not any(row[index] for index in others)
-        blind += no_face
-        seen += [] if no_face else [line]
+    seen = _seen(path, table, others, count)
     if not seen:
         raise InputError("has no row with a face", file=path, field="rows", remedy="record it again")
-    if blind:
-        warnings.warn(f"{path}: {blind} of {blind + len(seen)} rows saw no face; left out", stacklevel=4)
-    times = _seconds(path, [(table.rows[line][clock], table.line(line)) for line in seen], fps)
+    times = timecode_seconds(path, [(table.rows[line][clock], table.line(line)) for line in seen], fps)
     values = np.array([[table.number(line, index) for index in others] for line in seen])
     angles = np.array([is_angle(name) for name in names])
     if angles.any():
@@ -115,75 +161,15 @@ def _live_link(path: Path, table, lower: list[str], fps: float | None) -> DriveT
             warnings.warn(f"{path}: has angles beyond a whole turn of radians; taken as degrees", stacklevel=4)
         else:
             values[:, angles] = np.degrees(values[:, angles])
-    return _track(path, times, names, values, [table.line(line) for line in seen])
-
-
-def _seconds(path: Path, codes: list[tuple[str, int]], fps: float | None) -> np.ndarray:
-    """Seconds of timecodes HH:MM:SS:FF.sss, which may pass midnight; the frames count at ``fps``."""
-    parts = np.empty((len(codes), 4))
-    for index, (code, line) in enumerate(codes):
-        try:
-            numbers = [float(part) for part in code.replace(";", ":").split(":")]
-            if len(numbers) != 4 or not all(0 <= number < 1000 for number in numbers):
-                raise ValueError(code)
-        except ValueError as error:
-            message = f"is {code[:40]!r}, must be HH:MM:SS:FF or HH:MM:SS:FF.sss"
-            raise InputError(message, file=path, field=f"line {line}: Timecode", remedy="export it again") from error
-        parts[index] = numbers
-    whole = parts[:, :3] @ np.array([3600.0, 60.0, 1.0])
-    last = np.floor(parts[:, 3].max())
-    if fps is None:
-        turns = (np.diff(whole) != 0).any()
-        fps = next((rate for rate in _RATES if rate > last and (turns or rate >= 60)), None)
-        if fps is None:
-            raise InputError(f"counts frames up to {last:g}", file=path, field="Timecode", remedy="give fps")
-        if not turns:
-            message = f"is within one second, so its frames are taken to count at {fps} a second; fps says otherwise"
-            warnings.warn(f"{path}: {message}", stacklevel=5)
-    elif last >= fps:
-        message = f"counts frames up to {last:g}, but fps is {fps:g}"
-        raise InputError(message, file=path, field="fps", remedy="leave fps out, or give the recording's")
-    times = whole + parts[:, 3] / fps
-    return times + 86400.0 * np.cumsum(np.concatenate([[0], np.diff(times) < -43200]))
-
-
-# --- JSON ---
-
-
-def _from_json(path: Path) -> DriveTrack:
-    if not path.stat().st_size:
-        raise InputError("is empty", file=path, remedy="export it again")
-    content = read_json(path, MAX_BYTES)
-    if is_landmarker(content):
-        times, names, values, places = read_landmarker(path, content)
-        return _track(path, times, names, values, places, "frame")
-    if not isinstance(content, dict) or "controls" not in content:
-        message = "is no track: neither a list of MediaPipe frames (face_blendshapes), nor controls, times_s and values"
-        raise InputError(message, file=path, remedy="export it again, or write a .csv with time_s, jawOpen, ...")
-    names = content["controls"]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not names:
-        raise InputError("must be a list of names", file=path, field="controls")
-    arrays = []
-    for key in ("times_s", "values"):
-        try:
-            if not isinstance(content.get(key), list):
-                raise ValueError("missing, or no list")
-            arrays.append(np.array(content[key], dtype=np.float64))
-        except (ValueError, TypeError, OverflowError) as error:
-            message = f"must be numbers, a row of {len(names)} for each time: {error}"
-            raise InputError(message, file=path, field=key, remedy="write the track again") from error
-    times, values = arrays
-    if times.ndim != 1 or values.shape != (len(times), len(names)):
-        message = f"has the shape {list(values.shape)} for {times.size} times and {len(names)} controls"
-        raise InputError(message, file=path, field="values", remedy="give a row for each time, a column for each")
-    return _track(path, times, names, values, list(range(1, len(times) + 1)), "value")
+    return _track(path, Rows(times, names, values, [table.line(line) for line in seen]))
 
 
 # --- all of them ---
 
 
-def _track(path: Path, times: np.ndarray, names, values: np.ndarray, places: list[int], word="line") -> DriveTrack:
-    """Check what was read, and begin it at 0 s. ``places``: the line (or number) of each row, for errors."""
+def _track(path: Path, rows: Rows) -> DriveTrack:
+    """Check what was read, and begin it at 0 s."""
+    times, names, values, places, word = rows
     names = [plain_name(name) for name in names]
     if not len(times):
         raise InputError("has no row of values", file=path, field="rows", remedy="record it again")

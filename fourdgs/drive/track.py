@@ -119,7 +119,11 @@ class DriveTrack:
         return DriveTrack(self.times_s, controls, values)
 
     def renamed(self, names: Mapping[str, str]) -> DriveTrack:
-        """With other names for some controls. Raises InputError: it has no such control."""
+        """With other names for some controls: ``{"jawOpen": "Fcl_MTH_A"}`` for a rig of VRoid's.
+
+        Raises:
+            InputError: it has no such control.
+        """
         self._known(names, "names")
         return DriveTrack(self.times_s, tuple(names.get(name, name) for name in self.controls), self.values)
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..drive.names import near_names, plain_name
 from ..errors import InputError
 from ..headed import headed, save_headed
-from .names import arkit_name, near_names
 
 if TYPE_CHECKING:
     from ..data.meshes import Mesh
@@ -70,7 +70,7 @@ class Rig(nn.Module):
         """
         row = self.neutral.tolist()
         for name, value in values.items():
-            column = self._column.get(name, self._column.get(arkit_name(name)))
+            column = self._column.get(name, self._column.get(plain_name(name)))
             if column is None:
                 raise InputError(f"{name!r} is unknown", field="drive", remedy=near_names(name, self.controls))
             try:

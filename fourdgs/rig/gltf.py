@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,28 +9,28 @@ import numpy as np
 
 from ..data.track import HEAD
 from ..errors import InputError
+from .gltf_controls import PATHS, head_nodes, moving_paths, target_names
 from .gltf_file import GltfFile
 from .gltf_tree import Tree, read_tree
 from .linear import LinearRig
-from .names import arkit_name
-
-PATHS = {"rotation": "rotate", "translation": "move", "scale": "scale"}
-"""What an animation drives of a node, and the word for it in a control: ``Head.rotateX`` and so on."""
+from .names import whole_actions
 
 
 def load_gltf_rig(path: str | Path) -> LinearRig:
-    """The rig in a .glb or .gltf file; all its meshes are one.
+    """The rig in a .glb, .gltf or .vrm file; all its meshes are one, and vertices of no triangle are left out.
 
     Controls are the morph targets by name (ARKit's spelling where it is one of its actions; the same name on several
-    meshes is one control), then ``<node>.rotateX``, ``Y``, ``Z``, in degrees about the node's own axes from its rest,
-    for the joints of skins and for nodes that an animation turns, ``.moveX`` in units and ``.scaleX`` (1 at rest)
-    for those that one moves or scales. A joint named head gives ``headYaw``, ``headPitch``, ``headRoll`` as well.
+    meshes is one control, which begins where the first of them that is not 0 does), ARKit's actions that are there in
+    two halves (``browInnerUp_L`` and ``_R``), then ``<node>.rotateX``, ``Y``, ``Z``, in degrees about the node's own
+    axes from its rest, for the joints of skins and for nodes that an animation turns, ``.moveX`` in units and
+    ``.scaleX`` (1 at rest) for those that one moves or scales. A joint that is a head by its name, or by a VRM's word,
+    gives ``headYaw``, ``headPitch``, ``headRoll`` as well.
 
-    Colours are the vertices'; textures are not read.
+    A VRM of version 0, which looks along -z, is turned to +z. Colours are the vertices'; textures are not read.
 
     Raises:
-        InputError: the file cannot be read, is packed (Draco, meshopt, KTX2: the text says how to unpack it), or holds
-            no triangle or nothing that moves.
+        InputError: the file cannot be read, is packed (Draco, meshopt: the text says how to unpack it), or holds no
+            triangle or nothing that moves.
     """
     try:
         file = GltfFile(path)
@@ -61,7 +60,7 @@ class _Reader:
 
     def __init__(self, file: GltfFile, tree: Tree):
         self.file, self.tree = file, tree
-        self.neutral: dict[str, float] = {}  # of each action, in the order in which they are met
+        self.neutral = self._starts()
         self.parents: list[int] = []
         self.frames: list[np.ndarray] = []
         self.binds: list[np.ndarray | None] = []
@@ -69,23 +68,30 @@ class _Reader:
         self.columns: dict[str, list[tuple[str, int, int]]] = {}  # control -> table, joint, axis
         self._place_joints()
 
+    def _starts(self) -> dict[str, float]:
+        """Of each action, in the order in which they are met, where it begins: in all meshes that have it alike."""
+        starts: dict[str, float] = {}
+        for row in (self.file.row("nodes", node) for node in self.tree.order):
+            if "mesh" not in row:
+                continue
+            names = target_names(self.file, row["mesh"])
+            given = row.get("weights") or self.file.row("meshes", row["mesh"]).get("weights") or []
+            for name, value in zip(names, [*given, *[0.0] * len(names)], strict=False):
+                starts[name] = starts.get(name) or float(value)
+        return starts
+
     def _place_joints(self) -> None:
         """Joints for the nodes that can move, and the controls that move them."""
         driven = moving_paths(self.file, self.tree)
         bones = {node for skin in self.file.rows("skins") for node in skin["joints"] if node in self.tree.parents}
         self.tree.moving = bones | set(driven)
-        plain = {name for mesh in range(len(self.file.rows("meshes"))) for name in target_names(self.file, mesh)}
+        heads = head_nodes(self.file) & bones if not set(HEAD) & set(self.neutral) else set()
         for node in self.tree.order:
             if node not in self.tree.moving:
                 continue
             above, chain = self.tree.up_to_moving(self.tree.parents[node])
             parent, frame = self.joint_of.get(above, -1), chain @ self.tree.rest(node)[0]
-            if (
-                node in bones
-                and _is_head(self.tree.name(node))
-                and not plain & set(HEAD)
-                and HEAD[0] not in self.columns
-            ):
+            if node in heads and HEAD[0] not in self.columns:
                 parent, frame = self._place_head(parent, frame)
             joint = self._add_joint(parent, frame, None)
             self.joint_of[node] = joint
@@ -135,25 +141,26 @@ class _Reader:
         if not parts:
             remedy = "export a mesh with its shape keys or its armature"
             raise InputError("holds no triangle", file=self.file.path, field="meshes", remedy=remedy)
-        controls = [*self.neutral, *self.columns]
-        if not controls:
+        if not self.neutral and not self.columns:
             remedy = "export it with its shape keys or its armature"
             raise InputError(
                 "nothing in it moves: no morph target, skin or animation", file=self.file.path, remedy=remedy
             )
         starts = np.cumsum([0, *(len(part.points) for part in parts)])
-        deltas = np.zeros((len(self.neutral), starts[-1], 3), np.float32)
+        actions = list(self.neutral)
+        deltas = np.zeros((len(actions), starts[-1], 3), np.float32)
         weights = np.zeros((starts[-1], len(self.parents)), np.float32)
         for part, start in zip(parts, starts, strict=False):
             rows = slice(start, start + len(part.points))
             for name, offsets in part.deltas.items():
-                deltas[controls.index(name), rows] += offsets
+                deltas[actions.index(name), rows] += offsets
             for joint, share in part.weights.items():
                 weights[rows, joint] += share
+        actions, deltas = whole_actions(actions, deltas)
         rig = LinearRig.make(
             np.concatenate([part.points for part in parts]),
             np.concatenate([part.faces + start for part, start in zip(parts, starts, strict=False)]),
-            controls,
+            [*actions, *self.columns],
             deltas,
             parents=self.parents,
             weights=weights,
@@ -161,8 +168,8 @@ class _Reader:
             colors=_joined([part.colors for part in parts], starts, 3, np.uint8(255)),
             **self._joints(),
         )
-        neutral = [*self.neutral.values(), *(float(name.rpartition(".")[2][:5] == "scale") for name in self.columns)]
-        rig._set(neutral=np.array(neutral, np.float32))
+        scales = (float(name.rpartition(".")[2][:5] == "scale") for name in self.columns)
+        rig._set(neutral=np.array([*(self.neutral.get(name, 0.0) for name in actions), *scales], np.float32))
         return rig
 
     def _joints(self) -> dict[str, np.ndarray]:
@@ -181,35 +188,34 @@ class _Reader:
         row = self.file.row("nodes", node)
         if "mesh" not in row:
             return []
-        mesh = self.file.row("meshes", row["mesh"])
-        names = target_names(self.file, row["mesh"])
-        start = row.get("weights") or mesh.get("weights") or [0.0] * len(names)
-        for name, value in zip(names, start, strict=False):
-            self.neutral.setdefault(name, float(value))
-        parts = []
-        for primitive in mesh["primitives"]:
+        names, parts = target_names(self.file, row["mesh"]), []
+        for primitive in self.file.row("meshes", row["mesh"])["primitives"]:
             if "KHR_draco_mesh_compression" in primitive.get("extensions", {}):
                 self.file.refuse("KHR_draco_mesh_compression")
             if primitive.get("mode", 4) in (4, 5, 6):
-                parts.append(self._part(node, primitive, names, start))
+                parts.append(self._part(node, primitive, names))
         return parts
 
-    def _part(self, node: int, primitive: dict, names: list[str], start: list[float]) -> _Part:
+    def _part(self, node: int, primitive: dict, names: list[str]) -> _Part:
         attributes = primitive["attributes"]
         points = self.file.array(attributes["POSITION"]).astype(np.float64)
+        count = len(points)
+        # Primitives often share the vertices of the whole mesh, of which each uses a few.
+        used, faces = np.unique(self._faces(primitive, count), return_inverse=True)
+        points, faces = points[used], faces.reshape(-1, 3)
         deltas: dict[str, np.ndarray] = {}
-        for name, target, value in zip(names, primitive.get("targets", []), start, strict=False):
+        for name, target in zip(names, primitive.get("targets", []), strict=False):
             if "POSITION" not in target:
                 continue
-            offsets = self.file.array(target["POSITION"]).astype(np.float64)
-            if offsets.shape != points.shape:
-                message = f"target {name!r} has {len(offsets)} vertices, its mesh {len(points)}"
+            offsets = self.file.array(target["POSITION"]).astype(np.float32)
+            if offsets.shape != (count, 3):
+                message = f"target {name!r} has {len(offsets)} vertices, its mesh {count}"
                 raise InputError(message, file=self.file.path, field="meshes")
-            points, deltas[name] = points + value * offsets, offsets
-        faces = self._faces(primitive, len(points))
+            deltas[name] = offsets[used]
+            points = points + self.neutral[name] * deltas[name]
         row = self.file.row("nodes", node)
         if "skin" in row and "JOINTS_0" in attributes:
-            weights = self._skin_weights(row["skin"], attributes, len(points))
+            weights = self._skin_weights(row["skin"], attributes, count, used)
         else:
             above, chain = self.tree.up_to_moving(node)
             if above is None:
@@ -220,8 +226,8 @@ class _Reader:
                 weights = {self._carrier(above, chain): np.ones(len(points))}
             if np.linalg.det(self._world(node)) < 0:  # a mirrored part shows its triangles from behind
                 faces = faces[:, ::-1]
-        uv = self._optional(attributes, "TEXCOORD_0", len(points))
-        colors = self._optional(attributes, "COLOR_0", len(points))
+        uv = self._optional(attributes, "TEXCOORD_0", count, used)
+        colors = self._optional(attributes, "COLOR_0", count, used)
         return _Part(
             points, faces, deltas, weights,
             None if uv is None else uv[:, :2] * (1, -1) + (0, 1),  # glTF's v runs downwards
@@ -235,11 +241,11 @@ class _Reader:
             turn, at = (place @ scale)[:3, :3] @ turn, self.tree.parents[at]
         return turn
 
-    def _optional(self, attributes: dict, name: str, count: int) -> np.ndarray | None:
+    def _optional(self, attributes: dict, name: str, count: int, used: np.ndarray) -> np.ndarray | None:
         if name not in attributes:
             return None
         values = self.file.array(attributes[name])
-        return values.astype(np.float64) if len(values) == count else None
+        return values[used].astype(np.float64) if len(values) == count else None
 
     def _faces(self, primitive: dict, count: int) -> np.ndarray:
         """[f, 3] of triangles, a strip or a fan."""
@@ -258,20 +264,20 @@ class _Reader:
         faces[1::2] = faces[1::2, [1, 0, 2]]
         return faces
 
-    def _skin_weights(self, number: int, attributes: dict, count: int) -> dict[int, np.ndarray]:
-        """The joints of the rig that carry the vertices, each with its shares [v], which add up to 1."""
+    def _skin_weights(self, number: int, attributes: dict, count: int, used: np.ndarray) -> dict[int, np.ndarray]:
+        """The joints of the rig that carry the vertices ``used`` [v], each with its shares [v], which add up to 1."""
         skin = self.file.row("skins", number)
         nodes = skin["joints"]
         binds = np.tile(np.eye(4), (len(nodes), 1, 1))
         if "inverseBindMatrices" in skin:
             binds = self.file.array(skin["inverseBindMatrices"]).reshape(-1, 4, 4).transpose(0, 2, 1).astype(np.float64)
-        table = np.zeros((count, len(nodes)))
+        table = np.zeros((len(used), len(nodes)))
         for group in range(sum(name.startswith("JOINTS_") for name in attributes)):
             joints = self.file.array(attributes[f"JOINTS_{group}"]).astype(np.int64)
             shares = self.file.array(attributes[f"WEIGHTS_{group}"])
             if joints.shape != shares.shape or len(joints) != count or joints.max(initial=0) >= len(nodes):
                 raise InputError("names joints that its skin has not", file=self.file.path, field=f"JOINTS_{group}")
-            np.add.at(table, (np.arange(count)[:, None], joints), shares)
+            np.add.at(table, (np.arange(len(used))[:, None], joints[used]), shares[used])
         table /= np.maximum(table.sum(axis=1, keepdims=True), 1e-12)
         weights: dict[int, np.ndarray] = {}
         for column in np.flatnonzero(table.any(axis=0)):
@@ -279,43 +285,6 @@ class _Reader:
             joint = self._carrier(above, chain @ binds[column])
             weights[joint] = weights.get(joint, 0) + table[:, column]
         return weights
-
-
-def target_names(file: GltfFile, number: int) -> list[str]:
-    """The controls of a mesh's morph targets, in their order; none is there twice."""
-    mesh = file.row("meshes", number)
-    count = max((len(primitive.get("targets", [])) for primitive in mesh["primitives"]), default=0)
-    own = mesh.get("name") or f"mesh{number}"
-    places = [mesh, *mesh["primitives"]]  # where exporters put the names
-    given = next((row["extras"]["targetNames"] for row in places if "targetNames" in (row.get("extras") or {})), [])
-    names = [arkit_name(str(name)) for name in given[:count]]
-    names += [f"{own}.{index}" for index in range(len(names), count)]
-    seen: Counter = Counter()
-    for index, name in enumerate(names):
-        seen[name] += 1
-        if seen[name] > 1:
-            names[index] = f"{name}.{seen[name]}"
-    return names
-
-
-def moving_paths(file: GltfFile, tree: Tree) -> dict[int, set[str]]:
-    """What animations change of the nodes of a scene: node -> some of `PATHS`; what stays at rest is left out."""
-    found: dict[int, set[str]] = {}
-    for animation in file.rows("animations"):
-        for channel in animation["channels"]:
-            node, path = channel["target"].get("node"), channel["target"]["path"]
-            if node not in tree.parents or path not in PATHS or "matrix" in file.row("nodes", node):
-                continue
-            values = file.array(animation["samplers"][channel["sampler"]]["output"])
-            rest = file.row("nodes", node).get(path, {"rotation": (0, 0, 0, 1), "translation": 0, "scale": 1}[path])
-            span = np.abs(np.asarray(values) - np.asarray(rest)).max(initial=0)
-            if span > 1e-6:
-                found.setdefault(node, set()).add(path)
-    return found
-
-
-def _is_head(name: str) -> bool:
-    return name.replace(":", "_").rpartition("_")[2].lower() == "head"
 
 
 def _joined(tables: list[np.ndarray | None], starts: np.ndarray, width: int, plain: np.generic) -> np.ndarray | None:

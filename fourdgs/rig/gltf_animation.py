@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from .gltf import PATHS, moving_paths, target_names
+from .gltf_controls import PATHS, moving_paths, target_names
 from .gltf_file import GltfFile
 from .gltf_tree import Tree, angles_of, read_tree, turn_of
 
@@ -17,7 +17,8 @@ def load_gltf_animation(path: str | Path, animation: int | str = 0, fps: float =
     """An animation of a file as ``time_s`` and the controls of `load_gltf_rig` that it drives, a row a moment.
 
     Moments are the keys of all its channels and every 1 / ``fps`` in between, so that what turns (slerp) or bends
-    (CUBICSPLINE) is close to straight from row to row. A step is a ramp of a tenth of a millisecond.
+    (CUBICSPLINE) is close to straight from row to row. A step is a ramp of a tenth of a millisecond; of keys at one
+    time the last counts. Where meshes give a control that they share other values, those of most change count.
 
     Args:
         animation: its number or its name.
@@ -64,8 +65,8 @@ def _table(file: GltfFile, tree: Tree, animation: dict, fps: float) -> pd.DataFr
         node, path = channel["target"].get("node"), channel["target"]["path"]
         sampler = animation["samplers"][channel["sampler"]]
         keys = file.array(sampler["input"])[:, 0].astype(np.float64)
-        if not len(keys) or (np.diff(keys) <= 0).any():
-            raise InputError("has times that do not rise", file=file.path, field="animations", remedy="export it anew")
+        if not len(keys) or (np.diff(keys) < 0).any():
+            raise InputError("has times that fall", file=file.path, field="animations", remedy="export it anew")
         known = path in driven.get(node, ()) or (path == "rotation" and node in bones) or path == "weights"
         if node not in tree.parents or not known:
             continue
@@ -81,7 +82,10 @@ def _table(file: GltfFile, tree: Tree, animation: dict, fps: float) -> pd.DataFr
     columns: dict[str, np.ndarray] = {"time_s": times}
     for node, path, keys, sampler in channels:
         with np.errstate(all="ignore"):  # what is not finite is told below
-            columns |= _columns(file, tree, node, path, _sample(file, sampler, keys, times, path))
+            found = _columns(file, tree, node, path, _sample(file, sampler, keys, times, path))
+        for name, values in found.items():
+            if name not in columns or not np.ptp(values) <= np.ptp(columns[name]):
+                columns[name] = values
     wrong = next((name for name, values in columns.items() if not np.isfinite(values).all()), None)
     if wrong is not None:
         raise InputError(f"gives {wrong} a value that is not finite", file=file.path, field="animations")
@@ -112,6 +116,8 @@ def _sample(file: GltfFile, sampler: dict, keys: np.ndarray, times: np.ndarray, 
     table = file.array(sampler["output"]).astype(np.float64)
     # Morph weights are stored one by one: all targets of a key after another.
     table = table.reshape(len(keys), 3 if how == "CUBICSPLINE" else 1, -1)
+    last = np.append(np.diff(keys) > 0, True)
+    keys, table = keys[last], table[last]
     after = np.clip(np.searchsorted(keys, times + 1e-7, side="right"), 1, max(len(keys) - 1, 1))
     before = after - 1
     after = np.minimum(after, len(keys) - 1)

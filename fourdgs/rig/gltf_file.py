@@ -24,9 +24,10 @@ _REMEDIES = {
     "EXT_meshopt_compression": _COPY,
     "KHR_meshopt_compression": _COPY,
     "KHR_draco_mesh_compression": _COPY,
-    "KHR_texture_basisu": "unpack its textures with: gltf-transform ktxdecompress in.glb out.glb",
 }
-_HARMLESS = ("KHR_mesh_quantization", "KHR_texture_transform", "KHR_lights_punctual", "EXT_texture_webp")
+_HARMLESS = ("KHR_mesh_quantization", "KHR_lights_punctual", "KHR_xmp_json_ld", "VRM", "VRMC_vrm")
+_LOOKS = ("KHR_materials_", "KHR_texture_", "EXT_texture_", "MSFT_texture_", "VRMC_materials_")
+"""Beginnings of extensions about materials and textures, which are not read at all."""
 
 
 class GltfFile:
@@ -53,7 +54,7 @@ class GltfFile:
         if not version.startswith("2."):
             raise InputError(f"is {version}, must be 2.0", file=path, field="asset.version", remedy="export it anew")
         for extension in self.json.get("extensionsRequired", []):
-            if extension not in _HARMLESS and not extension.startswith("KHR_materials_"):
+            if extension not in _HARMLESS and not extension.startswith(_LOOKS):
                 self.refuse(extension)
         self._buffers: dict[int, bytes] = {}
 
@@ -61,6 +62,10 @@ class GltfFile:
         """Raise the InputError about an extension that is not read here."""
         remedy = _REMEDIES.get(extension, "export the file without it")
         raise InputError(f"needs {extension}, which is not read here", file=self.path, remedy=remedy)
+
+    def extension(self, name: str) -> dict:
+        """What an extension says of the whole file; {} where it is not there."""
+        return self.json.get("extensions", {}).get(name, {})
 
     def rows(self, name: str) -> list[dict]:
         """The list ``name`` of the JSON, or an empty one."""

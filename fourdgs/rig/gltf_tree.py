@@ -16,18 +16,28 @@ class Tree:
 
     Attributes:
         order: numbers of the nodes. parents: node -> its parent, or None. moving: those that joints stand for.
+        front: [4, 4] turns the whole scene to face +z.
     """
 
     file: GltfFile
     order: list[int]
     parents: dict[int, int | None]
     moving: set[int] = field(default_factory=set)
+    front: np.ndarray = field(default_factory=lambda: np.eye(4))
+
+    def __post_init__(self) -> None:
+        self.named: dict[str, list[int]] = {}
 
     def name(self, node: int) -> str:
-        """The node's name in controls: its own where no other node has it."""
-        own = self.file.row("nodes", node).get("name") or f"node{node}"
-        same = [other for other in self.order if self.file.row("nodes", other).get("name") == own]
-        return own if len(same) < 2 else f"{own}.{same.index(node)}"
+        """The node's name in controls: its own where no other node has it; a joint's own where only meshes have it."""
+        if not self.named:
+            for other in self.order:
+                self.named.setdefault(self.file.row("nodes", other).get("name") or f"node{other}", []).append(other)
+        row = self.file.row("nodes", node)
+        own = row.get("name") or f"node{node}"
+        same = self.named[own]
+        rivals = [other for other in same if "mesh" in row or "mesh" not in self.file.row("nodes", other)]
+        return own if len(rivals) < 2 else f"{own}.{same.index(node)}"
 
     def rest(self, node: int) -> tuple[np.ndarray, np.ndarray]:
         """[4, 4] place and turn of a node in its parent, and [4, 4] its scale, which comes before them."""
@@ -43,7 +53,10 @@ class Tree:
         return place, np.diag([*self._numbers(row.get("scale", (1, 1, 1)), 3, node), 1.0])
 
     def up_to_moving(self, node: int | None) -> tuple[int | None, np.ndarray]:
-        """The nearest moving node at or above ``node`` and what [4, 4] leads there, its own scale included."""
+        """The nearest moving node at or above ``node`` and what [4, 4] leads there, its own scale included.
+
+        Where none moves: None, and what leads into the world, which faces +z.
+        """
         chain = np.eye(4)
         while node is not None:
             place, scale = self.rest(node)
@@ -51,7 +64,7 @@ class Tree:
                 return node, scale @ chain
             chain = place @ scale @ chain
             node = self.parents[node]
-        return None, chain
+        return None, self.front @ chain
 
     def _numbers(self, values: list, count: int, node: int) -> np.ndarray:
         numbers = np.asarray(values, np.float64)
@@ -71,6 +84,8 @@ def read_tree(file: GltfFile) -> Tree:
         children = {child for row in below for child in row}
         roots = [node for node in range(len(nodes)) if node not in children]
     tree, waiting = Tree(file, [], {}), [(root, None) for root in reversed(roots)]
+    if file.extension("VRM"):  # version 0; its successor, VRMC_vrm, faces +z as glTF does
+        tree.front = np.diag([-1.0, 1.0, -1.0, 1.0])
     while waiting:
         node, parent = waiting.pop()
         file.row("nodes", node)

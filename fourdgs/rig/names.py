@@ -1,25 +1,14 @@
-"""Names of face actions: ARKit's 52, and how other makers write them."""
+"""Names of face actions in rigs: those of `fourdgs.drive.names`, and which side an action is of."""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Sequence
 
-from ..drive.names import ARKIT
+import numpy as np
 
-_OF_LOWER = {name.lower(): name for name in (*ARKIT, "headYaw", "headPitch", "headRoll")}
+from ..drive.names import ARKIT, halves, plain_name
 
-
-def arkit_name(name: str) -> str:
-    """The ARKit name of an action that another maker wrote: `eyeBlink_L`, `EyeBlinkLeft`, `head.jawOpen`.
-
-    A name that is none of ARKit's in any spelling comes back as it is.
-    """
-    last = re.split(r"[.:|/]", re.sub(r"\.([LR])$", r"_\1", name))[-1]
-    long = re.sub(r"[_-]?(?:left)$|_l$", "left", last, flags=re.IGNORECASE)
-    long = re.sub(r"[_-]?(?:right)$|_r$", "right", long, flags=re.IGNORECASE)
-    return _OF_LOWER.get(long.lower(), name)
+__all__ = ["ARKIT", "is_left", "whole_actions"]
 
 
 def is_left(name: str) -> bool | None:
@@ -27,17 +16,15 @@ def is_left(name: str) -> bool | None:
 
     A direction (mouthLeft, jawLeft) moves both sides and is of none.
     """
-    found = re.search(r"(Left|Right)$", arkit_name(name))
+    name = plain_name(name)
+    found = re.search(r"(Left|_L)$|(Right|_R)$", name)
     if found is None or name in ("mouthLeft", "mouthRight", "jawLeft", "jawRight"):
         return None
-    return found.group() == "Left"
+    return found[1] is not None
 
 
-def near_names(name: str, known: Sequence[str]) -> str:
-    """Words for an error about an unknown name: the known ones most like it, or the first of all."""
-    lower = {other.lower(): other for other in known}
-    like = [lower[word] for word in difflib.get_close_matches(name.lower(), lower, n=4, cutoff=0.5)]
-    if like:
-        return f"near: {', '.join(like)}"
-    shown = ", ".join(known[:8])
-    return f"known: {shown}{', ...' if len(known) > 8 else ''}" if known else "it has no controls"
+def whole_actions(names: list[str], deltas: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Actions and their offsets [D, V, 3], with those of ARKit's that are there in halves as the halves' sum."""
+    both = halves(names)
+    sums = [deltas[left] + deltas[right] for left, right in both.values()]
+    return [*names, *both], np.concatenate([deltas, np.stack(sums)]) if sums else deltas
