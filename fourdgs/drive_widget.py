@@ -19,16 +19,14 @@ import torch
 
 from .capture import Capture
 from .drive import DriveTrack
-from .drive.names import HEAD, is_action, is_angle
+from .drive.names import HEAD, is_action, is_angle, plain_name
 from .errors import InputError
 from .live import Stage, View, picture
 from .model import Model
 from .motion import Static
-from .nearer import no_sharper
 from .rig.base import Rig
-from .rig.names import arkit_name
 from .runs import Run
-from .talking import avatar, performed, posed, swing
+from .talking import as_learned, avatar, performed, posed, swing
 from .widgets import _Screen, ui
 
 HEAD_DEG = 30.0
@@ -115,7 +113,7 @@ class DrivePanel(_Screen):
         controls: names of the rig's controls, one slider each, in place of the main ones (`GROUPS` and what the rig
             has beside ARKit's names, the first 24).
         track: a track, its file or a sound file, to play.
-        capture: the training frames; then the picture is no sharper than these were (see `fourdgs.talking.talk`).
+        capture: the training frames: the picture is no sharper than these were (see `fourdgs.talking.talk`).
         size: the side of the picture, pixels. coarse: the divisor of it while something moves; 1 for none.
 
     Raises:
@@ -135,13 +133,12 @@ class DrivePanel(_Screen):
         for name, value, least in (("size", size, 8), ("coarse", coarse, 1)):
             if not value >= least:
                 raise InputError(f"is {value}, must be at least {least}", field=name)
-        self.model, _ = avatar(run)
+        self.model, who = avatar(run)
         self.rig: Rig = self.model.motion.rig
         groups = _groups(self.rig) if controls is None else {"controls": tuple(_single(self.rig, controls))}
         self._rows = None if track is None else _rows(self.rig, track)
         path = swing(self.model, size=round(size / coarse) * coarse)
-        if capture is not None:
-            self.model = no_sharper(self.model, capture, path.cameras())
+        self.model = as_learned(self.model, who, capture, path)
         home = View(None, 0.0, path.elevation_deg[0], path.radius[0])
         self.scene = Stage(path.target, path.up, path.fov_x_deg, path.width, path.height, coarse, home)
         super().__init__(self.scene.width, "drag to turn", "fourdgs-drive")
@@ -330,7 +327,7 @@ def _groups(rig: Rig) -> dict[str, tuple[Handle, ...]]:
 
 def _single(rig: Rig, controls: Sequence[str]) -> list[Handle]:
     rig.drive(dict.fromkeys(controls, 0.0))  # says which one is unknown
-    named = [name if name in rig.controls else arkit_name(name) for name in controls]
+    named = [name if name in rig.controls else plain_name(name) for name in controls]
     return [Handle(name, (name,)) for name in dict.fromkeys(named)]
 
 

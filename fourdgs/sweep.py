@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from . import farm, story
+from . import driven, farm, story
 from .capture import Capture
 from .config import TrainConfig
 from .data.load import load_capture
@@ -27,13 +27,17 @@ from .data.writing import write_transforms
 from .errors import InputError
 from .files import hash_json
 from .folds import folds as split_in_folds
+from .rigged import Rigged
 from .runs import Run, runs
+from .train import train
 from .workspace import place
 
 if TYPE_CHECKING:
     from distributed import Client
 
-SELECTORS = {"name": str, "capture": str, "row": str, "source": list, "fold": int, "folds": int, "scale": float}
+SELECTORS = {
+    "name": str, "capture": str, "rig": str, "row": str, "source": list, "fold": int, "folds": int, "scale": float,
+}  # fmt: skip
 """Columns of a sweep's table that are no settings of a training, with what their cells hold; see `sweep`."""
 _SETTINGS = tuple(field.name for field in fields(TrainConfig))
 _LONGEST = 100  # characters of a made-up name
@@ -44,6 +48,7 @@ def sweep(
     captures: str | Path | Capture | Mapping[str, str | Path | Capture],
     out: str | Path = "runs",
     *,
+    rigs: Any = None,
     scheduler: str | Client | None = None,
     workers: int | None = None,
     progress: bool = True,
@@ -56,6 +61,7 @@ def sweep(
     ``name``     the run's folder below ``out``; by default made of the selectors, of the settings that are not the
                  default, and of the seed, so that it does not depend on the other rows: ``deform-lr_mlp=0.001-s2``
     ``capture``  which one, where ``captures`` names several
+    ``rig``      which one, where ``rigs`` names several; for rows of ``motion="rig"``
     ``row``      a row of the story (`story.ROWS`), with its frames and its changes to the settings
     ``source``   train on these sources only, a name or a list; held-out frames stay all
     ``fold``     hold out this fold (from 0) of as many as ``folds`` says (see `folds.folds`), among all frames of the
@@ -73,6 +79,10 @@ def sweep(
             selected from, matted or retimed) is first written to ``out/.captures``, as `write_transforms` does it:
             for large ones give the path. Frames with columns of your own lose these.
         out: the folder of the runs.
+        rigs: what drives rows of ``motion="rig"``, one or several by name: a rig's file (`fourdgs.rig.load_rig`), or a
+            pair of that and a track's (`fourdgs.drive.load_track`; its first and last time are the capture's 0 and 1),
+            which workers load by path. A `Rig`, a `Rigged`, or a pair with a `DriveTrack`, in memory, is first written
+            to ``out/.rigs``.
         scheduler: address of a dask scheduler of your own (``dask scheduler``, and on each machine, for each GPU,
             ``CUDA_VISIBLE_DEVICES=0 dask worker tcp://... --nthreads 1``), or a `distributed.Client`. Workers may come
             and go at any time; each makes one run at a time, with as many threads as dask gives it. They need this
@@ -92,15 +102,15 @@ def sweep(
         nothing was to be done), path, and what `fd.runs` says of it.
 
     Raises:
-        InputError: a row that cannot be meant (an unknown column or value, two rows of one name), a capture that is
-            not there, a scheduler that is not reached; before anything is trained.
+        InputError: a row that cannot be meant (an unknown column or value, two rows of one name), a capture or a rig
+            that is not there, a scheduler that is not reached; before anything is trained.
         OutputError: ``out`` cannot be written. MissingDependency: no dask.distributed.
     """
     out = place(out).absolute()
     if scheduler is not None and workers is not None:
         raise InputError("is for processes on this machine", field="workers", remedy="leave it out, or the scheduler")
     places = _places(captures, out)
-    recipes = _recipes(configs, places)
+    recipes = _recipes(configs, places, _rigs(rigs, out))
     finished = _finished(recipes, out)
     jobs = {
         number: farm.Job(out / recipe.name, recipe.config.iterations, recipe.task())
@@ -158,17 +168,21 @@ class _Recipe:
     given: dict[str, Any]  # the cells of its row that say something
     path: str  # of the capture
     config: TrainConfig
+    rig: tuple[dict[str, str], str] | None = None  # its files, and its digest
 
     def task(self) -> dict[str, Any]:
         """What a worker is told, JSON values."""
         selectors = {key: self.given[key] for key in ("row", "source", "fold", "folds", "scale") if key in self.given}
-        return {"capture": self.path, "config": self.config.to_dict(), **selectors}
+        rig = {} if self.rig is None else {"rig": self.rig[0]}
+        return {"capture": self.path, "config": self.config.to_dict(), **selectors, **rig}
 
 
 def _train(task: dict[str, Any], folder: Path, progress: Callable[[int], None]) -> None:
     """What a worker does: train one run and measure it."""
     frames, held_out = _frames(task, load_capture)
     config = TrainConfig.from_dict(task["config"])
+    if "rig" in task:  # trained here, for what follows knows of no rig: it opens the finished run, and measures it
+        train(frames, config, folder, held_out=held_out, progress=progress, rig=driven.from_files(task["rig"]))
     story.train_measured(frames, held_out, config, folder, _still_time(task), progress)
 
 
@@ -214,14 +228,24 @@ def _written(capture: Capture, out: Path) -> Path:
     return folder if folder.exists() else write_transforms(capture, folder)
 
 
-def _recipes(configs: Any, places: Mapping[str, str]) -> list[_Recipe]:
+def _rigs(rigs: Any, out: Path) -> dict[str, tuple[dict[str, str], str]]:
+    """Files and digest of each rig by its name, "" for an only one; those in memory are written first."""
+    if rigs is None:
+        return {}
+    named = rigs if isinstance(rigs, Mapping) else {"": rigs}
+    if not named:
+        raise InputError("there is none", field="rigs", remedy="give a rig, several by name, or leave it out")
+    return {str(name): driven.as_files(rig, out / ".rigs", "rigs") for name, rig in named.items()}
+
+
+def _recipes(configs: Any, places: Mapping[str, str], rigs: Mapping[str, Any] | None = None) -> list[_Recipe]:
     rows = configs.to_dict("records") if isinstance(configs, pd.DataFrame) else [dict(row) for row in configs]
     if not rows:
         raise InputError("has no rows", field="configs", remedy="fd.sweep.grid(seed=[0, 1, 2]) makes three")
     recipes, seen = [], {}
     for number, row in enumerate(rows):
         try:
-            recipe = _recipe({str(key): _plain(value) for key, value in row.items()}, places)
+            recipe = _recipe({str(key): _plain(value) for key, value in row.items()}, places, rigs or {})
         except InputError as error:
             raise InputError(str(error), field=f"configs, row {number}") from error
         if recipe.name.lower() in seen:  # many file systems do not tell a from A
@@ -232,7 +256,7 @@ def _recipes(configs: Any, places: Mapping[str, str]) -> list[_Recipe]:
     return recipes
 
 
-def _recipe(row: dict[str, Any], places: Mapping[str, str]) -> _Recipe:
+def _recipe(row: dict[str, Any], places: Mapping[str, str], rigs: Mapping[str, Any]) -> _Recipe:
     given = {key: value for key, value in row.items() if value is not None}
     for key in row:
         if key not in _SETTINGS and key not in SELECTORS:
@@ -251,11 +275,28 @@ def _recipe(row: dict[str, Any], places: Mapping[str, str]) -> _Recipe:
             remedy = "leave it to the row"
             raise InputError(f"the row {given['row']} sets it itself", field=", ".join(sorted(clash)), remedy=remedy)
         config = story.row_config(given["row"], base)
-    capture = given.get("capture", "" if "" in places or len(places) > 1 else next(iter(places)))
-    if capture not in places:
-        known = ", ".join(map(repr, places))
-        raise InputError(f"{capture!r} is unknown", field="capture", remedy=f"captures names {known}")
-    return _Recipe(_name(given, base), given, places[capture], config)
+    return _Recipe(_name(given, base), given, _named(given, "capture", places), config, _rig(given, config, rigs))
+
+
+def _rig(given: Mapping[str, Any], config: TrainConfig, rigs: Mapping[str, Any]) -> Any:
+    """What drives the Gaussians of a row, of ``rigs``; None where no rig does."""
+    moved = config.motion == Rigged.name
+    if "rig" in given and not moved:
+        remedy = "leave the cell empty, or motion='rig'"
+        raise InputError(f"names {given['rig']!r} for the motion {config.motion!r}", field="rig", remedy=remedy)
+    if moved and not rigs:
+        remedy = "give fd.sweep(..., rigs='head.glb')"
+        raise InputError("is 'rig', and there is no rig", field="motion", remedy=remedy)
+    return _named(given, "rig", rigs) if moved else None
+
+
+def _named(given: Mapping[str, Any], key: str, known: Mapping[str, Any]) -> Any:
+    """What the cell of a column names, or the only one that there is."""
+    name = given.get(key, "" if "" in known or len(known) > 1 else next(iter(known)))
+    if name not in known:
+        said = f"{name!r} is unknown" if key in given else "is not said"
+        raise InputError(said, field=key, remedy=f"{key}s names {', '.join(map(repr, known))}")
+    return known[name]
 
 
 def _plain(value: Any) -> Any:
@@ -293,7 +334,7 @@ def _name(given: Mapping[str, Any], base: TrainConfig) -> str:
     """The name of a run's folder, by what is given for it alone."""
     if "name" in given:
         return given["name"]
-    words = [given[key] for key in ("capture", "row") if key in given]
+    words = [given[key] for key in ("capture", "rig", "row") if key in given]
     words += ["+".join(given["source"])] if "source" in given else []
     words += [] if "row" in given else [base.motion]
     words += [f"scale={given['scale']:g}"] if given.get("scale", 1.0) != 1 else []
@@ -325,7 +366,7 @@ def _finished(recipes: Sequence[_Recipe], out: Path) -> list[bool]:
 
     def wanted(task: dict[str, Any]) -> tuple[str, set[str]]:
         # Runs that differ by seed or settings share their frames; reading all pictures for each would take minutes.
-        name = hash_json({key: value for key, value in task.items() if key != "config"})
+        name = hash_json({key: value for key, value in task.items() if key not in ("config", "rig")})
         if name not in loaded:
             frames, held_out = _frames(task, load)
             asked = story.asked_of(frames, held_out, _still_time(task))
@@ -337,6 +378,7 @@ def _finished(recipes: Sequence[_Recipe], out: Path) -> list[bool]:
         run, task = Run(out / recipe.name), recipe.task()
         try:
             done = (run.path / "run.json").exists() and run.finished and run.config == recipe.config
+            done = done and run.info.get("rig") == (recipe.rig and recipe.rig[1])
             if done:
                 digest, names = wanted(task)
                 measured = set(run.metrics["frame"].astype(str)) if len(run.metrics) else set()

@@ -26,7 +26,8 @@ from torch import Tensor
 from .cameras import Cameras
 from .capture import Capture
 from .drive import DriveTrack, from_audio, load_track
-from .drive.names import is_action, listed
+from .drive.names import is_action
+from .driven import rig_values
 from .errors import InputError
 from .files import write_json
 from .gaussians import Gaussians
@@ -38,6 +39,7 @@ from .paths import CameraPath, frame_count, recipe, whole_number
 from .resample import fitted
 from .rigged import Rigged
 from .runs import Run, load_run, phase
+from .typical_view import read_typical_view
 
 if TYPE_CHECKING:
     from .rig.base import Rig
@@ -106,8 +108,9 @@ def talk(
             they are. By default a swing before the face. A name is framed about the rig.
         size: pixels, one number or width and height; by default those of ``cameras``, or 512.
         audio: what is heard, where ``performance`` is a track.
-        capture: the training frames; then the film is no sharper than these were (`nearer.no_sharper`). Larger or
-            nearer pictures show slits and needles without it.
+        capture: the training frames: the film is no sharper than these were (`nearer.no_sharper`), for larger or
+            nearer pictures would show slits and needles. A run keeps what this takes; a model on its own, and a run of
+            before that was kept, is drawn as sharp as it is without.
 
     Raises:
         InputError: no rigged avatar, a track that drives nothing of its rig, a file that cannot be read, or a setting
@@ -125,8 +128,7 @@ def talk(
     frames = frame_count(length_s, float(rate))
     acting = played(model, track, start_s + np.arange(frames) / float(rate))
     filmed = _filmed(model, cameras, size, length_s, float(rate), frames, fit)
-    if capture is not None:
-        acting = no_sharper(acting, capture, filmed if isinstance(filmed, Cameras) else filmed.cameras())
+    acting = as_learned(acting, who, capture, filmed)
     with phase([who], "render") if who is not None else contextlib.nullcontext():
         out = render_path(
             acting, filmed, path, rate, audio=audio, fit="stretch", background=background, chunk=chunk,
@@ -197,15 +199,7 @@ def played(model: Model, track: DriveTrack, times_s: Any) -> Model:
     Raises:
         InputError: the track has none of the rig's controls.
     """
-    rig = model.motion.rig
-    shared = [name for name in track.controls if name in set(rig.controls)]
-    if not shared:
-        message = f"has none of the rig's controls, but {listed(track.controls, rig.controls)}"
-        remedy = f"rename them with renamed(); the rig has {', '.join(rig.controls[:8])}, ..."
-        raise InputError(message, field="performance", remedy=remedy)
-    values = track.to(rig.controls).tensor(times_s).to(rig.rest)
-    silent = [column for column, name in enumerate(rig.controls) if name not in shared]
-    values[:, silent] = rig.neutral[silent]
+    values = rig_values(model.motion.rig, track, times_s, field="performance")
     motion = model.motion.driven(np.linspace(0, 1, len(values)).astype(np.float32), values)
     return replace(model, motion=motion)
 
@@ -234,13 +228,13 @@ def expressions(
     Raises:
         InputError: no rigged avatar; a control that the rig has not.
     """
-    model, _ = avatar(run)
+    model, who = avatar(run)
     rig = model.motion.rig
     if faces is None:
         faces = {name: face for name, face in EXPRESSIONS.items() if set(face) <= set(rig.controls)}
     drives = torch.stack([rig.drive(face) for face in faces.values()])  # [T, A]
     camera = replace(swing(model, size=size), frames=1, azimuth_deg=azimuth_deg, times=None).cameras()
-    model = model if capture is None else no_sharper(model, capture, camera)
+    model = as_learned(model, who, capture, camera)
     background = torch.tensor(model.background, device=drives.device)
     pictures: list[np.ndarray] = []
     for part in drives.split(_CHUNK):
@@ -316,6 +310,14 @@ def before(model: Model, name: str | None, fps: float = 25) -> CameraPath:
 
 
 # --- inside ---
+
+
+def as_learned(model: Model, who: Run | None, capture: Capture | None, cameras: Cameras | CameraPath) -> Model:
+    """The model no sharper than a capture's pictures, by default those that its run was trained on."""
+    seen = read_typical_view(who.info, who.path / "run.json") if capture is None and who is not None else capture
+    if seen is None:
+        return model
+    return no_sharper(model, seen, cameras if isinstance(cameras, Cameras) else cameras.cameras())
 
 
 def _rate(fps: Any) -> Fraction:

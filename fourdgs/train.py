@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -19,8 +20,9 @@ from .errors import InputError, OutOfMemory
 from .hypothesis import Hypothesis
 from .rigged import Rigged
 from .runs import Run, write_table
-from .sessions import LOGGER, describe, hold, stands_finished
+from .sessions import LOGGER, Session, describe, hold, stands_finished
 from .trainer import Trainer
+from .typical_view import typical_view
 
 if TYPE_CHECKING:
     from .rig import Rig
@@ -67,47 +69,84 @@ def train(
         OutOfMemory: the GPU's memory is too small; the text says what to lower.
     """
     out = Path(out)
-    if config.motion == "auto":
-        choice = choose_motion(capture)
-        config = replace(config, motion=choice.name)
-        LOGGER.info(f"motion {choice.name}: {choice.reason}")
-        if progress is True:
-            tqdm.write(f"{out.name}: motion {choice.name}. {choice.reason}")
-    if config.patience and (validation is None or not config.evaluate_every):
-        remedy = "give train(validation=...) and evaluate_every, or leave patience at 0"
-        raise InputError("needs validation frames and looks at them", field="patience", remedy=remedy)
-    identity = {"config": config.to_dict(), "capture": describe(capture)}
-    if config.patience:
-        identity["validation"] = describe(validation)
-    if config.motion == Rigged.name and rig is not None:
-        rig = rig if isinstance(rig, Rigged) else Rigged(rig)
-        identity["rig"] = rig.digest()
+    config = _settled(capture, config, validation, out.name if progress is True else None)
+    if config.motion == Rigged.name and rig is not None and not isinstance(rig, Rigged):
+        rig = Rigged(rig)
+    identity = _identity(capture, config, validation, rig)
     if stands_finished(out, identity):
         return _nothing_to_do(out, progress)
-
-    def waiting() -> None:
-        tqdm.write(f"{out.name}: waiting for another process, which trains this run")
-
+    waiting = partial(_wait, out.name)
     with hold(
         out, identity, capture, held_out=held_out, overwrite=overwrite, hypothesis=hypothesis, waiting=waiting
     ) as session:
         if session.done:
             return _nothing_to_do(out, progress)
         with session.phase("data"):
-            trainer = Trainer(capture, config, _device(device), rig)
-            if (out / "checkpoint.safetensors").exists():
-                checkpoint.restore(trainer, out / "checkpoint.safetensors")
-        session.goes_on(trainer.step)
-        try:
-            trainer.run(out, held_out, progress, validation)
-        except torch.cuda.OutOfMemoryError as error:
-            raise OutOfMemory(_too_much(trainer, capture)) from error
-        finally:
-            session.seconds |= {"train": trainer.seconds, "look": trainer.look_seconds}
-        trainer.model().save(out / "model.safetensors")
+            trainer = _begun(out, capture, config, _device(device), rig)
+        _take_steps(trainer, session, capture, held_out, validation, progress)
+        model = trainer.model()
+        model.save(out / "model.safetensors")
         write_table(out / "curve.csv", pd.DataFrame(trainer.curve))
-        session.finish(gaussians=len(trainer.parameters["means"]))
+        session.finish(gaussians=len(model.gaussians), typical_view=typical_view(capture, model))
     return Run(out)
+
+
+def _settled(capture: Capture, config: TrainConfig, validation: Capture | None, name: str | None) -> TrainConfig:
+    """The config with its motion chosen, checked against what there is; ``name``: say under it what was chosen."""
+    if config.motion == "auto":
+        choice = choose_motion(capture)
+        config = replace(config, motion=choice.name)
+        LOGGER.info(f"motion {choice.name}: {choice.reason}")
+        if name is not None:
+            tqdm.write(f"{name}: motion {choice.name}. {choice.reason}")
+    if config.patience and (validation is None or not config.evaluate_every):
+        remedy = "give train(validation=...) and evaluate_every, or leave patience at 0"
+        raise InputError("needs validation frames and looks at them", field="patience", remedy=remedy)
+    return config
+
+
+def _identity(
+    capture: Capture, config: TrainConfig, validation: Capture | None, rig: Rig | Rigged | None
+) -> dict[str, Any]:
+    """What makes two runs the same, as in ``run.json``."""
+    identity: dict[str, Any] = {"config": config.to_dict(), "capture": describe(capture)}
+    if config.patience:
+        identity["validation"] = describe(validation)
+    if isinstance(rig, Rigged) and config.motion == Rigged.name:
+        identity["rig"] = rig.digest()
+    return identity
+
+
+def _wait(name: str) -> None:
+    tqdm.write(f"{name}: waiting for another process, which trains this run")
+
+
+def _begun(
+    path: Path, capture: Capture, config: TrainConfig, device: torch.device, rig: Rig | Rigged | None
+) -> Trainer:
+    """A trainer at its start, or at the last checkpoint of the run in ``path``."""
+    trainer = Trainer(capture, config, device, rig)
+    if (path / "checkpoint.safetensors").exists():
+        checkpoint.restore(trainer, path / "checkpoint.safetensors")
+    return trainer
+
+
+def _take_steps(
+    trainer: Trainer,
+    session: Session,
+    capture: Capture,
+    held_out: Capture | None,
+    validation: Capture | None,
+    progress: bool | Callable[[int], None],
+) -> None:
+    """From where the trainer stands to its end; the seconds are the session's, also of steps that fail."""
+    session.goes_on(trainer.step)
+    try:
+        trainer.run(session.path, held_out, progress, validation)
+    except torch.cuda.OutOfMemoryError as error:
+        raise OutOfMemory(_too_much(trainer, capture)) from error
+    finally:
+        session.seconds |= {"train": trainer.seconds, "look": trainer.look_seconds}
 
 
 def _device(wanted: str | torch.device | None) -> torch.device:

@@ -21,6 +21,7 @@ from fourdgs.media import manifest_path
 from fourdgs.media.__main__ import main
 from fourdgs.runs import read_info
 from fourdgs.talking import EXPRESSIONS, avatar, before, expressions, face_sphere, performed, played, posed, swing, talk
+from fourdgs.typical_view import typical_view
 
 pytest.importorskip("av")
 
@@ -240,6 +241,25 @@ def test_with_its_capture_a_film_is_no_sharper_than_that(model, tmp_path):
     assert plain != near and far == film(model, track, tmp_path / "d.mp4", cameras=front(model)).read_bytes()
     soft, sharp = (expressions(model, {"n": {}}, size=128, capture=each)["n"].astype(float) for each in (seen, None))
     assert np.abs(np.diff(soft, axis=0)).mean() < np.abs(np.diff(sharp, axis=0)).mean()
+
+
+def test_a_run_knows_how_sharp_its_pictures_were(model, tmp_path):
+    seen, track = ball_capture(tmp_path, front(model, 3)), speech_like(0.3)
+    run, old = made_up_run(tmp_path / "run", typical_view=typical_view(seen, model)), made_up_run(tmp_path / "old")
+    for folder in (run, old):
+        model.save(folder / "model.safetensors")
+    films = {
+        name: film(who, track, tmp_path / f"{name}.mp4", cameras=front(model), size=2 * SIZE, **more).read_bytes()
+        for name, who, more in (
+            ("told", run, {"capture": seen}), ("knows", run, {}), ("old", old, {}), ("alone", fd.Run(run).model, {}),
+        )
+    }  # fmt: skip
+    assert films["told"] == films["knows"] != films["old"] == films["alone"]
+    pictures = [
+        expressions(who, {"n": {}}, size=128, **more)["n"]
+        for who, more in ((run, {}), (old, {"capture": seen}), (old, {}))
+    ]
+    assert np.array_equal(pictures[0], pictures[1]) and not np.array_equal(pictures[0], pictures[2])
 
 
 # --- faces, and where to look ---

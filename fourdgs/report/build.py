@@ -83,40 +83,19 @@ def build_report(
     sources = [item if isinstance(item, tuple) else (item, {}) for item in notebooks]
     checked = [_checked(Path(path), given) for path, given in sources]
     info = _checked_info(info)
-    words_of(lang)
-    check_flavor(flavor)
-    if out.is_dir() and any(out.iterdir()) and not (out / "run.json").is_file():
-        raise InputError("holds something that is not a report", file=out, remedy="choose a new folder")
-    date = date or datetime.datetime.now(datetime.UTC).date().isoformat()
-    blocks: list[Block] = []
-    entries: list[dict[str, Any]] = []
+    facts = {"title": title, "summary": summary.strip(), "lang": lang, "tags": [str(tag) for tag in tags]}
+    facts |= {"flavor": flavor, "date": date or datetime.datetime.now(datetime.UTC).date().isoformat()}
+    _check_page(out, lang, flavor)
     with (
         phase(runs, "report"),
         files.folder_aside(out) as folder,
         tempfile.TemporaryDirectory(prefix="fourdgs-report-") as scratch,
     ):
-        (folder / "figures").mkdir()
-        tables = Path(scratch, "tables")
         if metrics is not None:
-            _write_table(metrics, tables)
-        for number, (path, given) in enumerate(checked, 1):
-            work = Path(scratch, f"{number:02d}")
-            executed = run_notebook(
-                path, work / path.name, given, figures=work / "figures", tables=tables, cwd=cwd, progress=progress,
-                failed_copy=out.parent / f"{path.stem}.failed.ipynb",
-            )  # fmt: skip
-            found = blocks_of(read_notebook(executed), path, given)
-            blocks += _adopt(found, path, work / "figures", folder)
-            entries.append(_entry(path, given))
-        record = _record(title, date, entries, info)
-        has_metrics = _join_tables(tables, folder / "metrics.csv")
-        facts = {
-            "title": title, "date": date, "summary": summary.strip(), "lang": lang, "tags": [str(tag) for tag in tags],
-            "flavor": flavor, "made": _made(record, lang), "metrics": has_metrics,
-        }  # fmt: skip
-        files.write_json(folder / "run.json", record)
-        files.write_text(folder / "index.md", markdown_page(blocks, facts))
-        files.write_text(folder / "index.html", html_page(blocks, folder, facts))
+            _write_table(metrics, Path(scratch, "tables"))
+        blocks = _run_all(checked, folder, Path(scratch), cwd=cwd, progress=progress, failed=out.parent)
+        record = _record(title, facts["date"], [_entry(path, given) for path, given in checked], info)
+        _write_up(blocks, record, facts, Path(scratch, "tables"), folder)
     return out / "index.html"
 
 
@@ -144,11 +123,41 @@ def _checked(path: Path, given: Mapping[str, Any]) -> tuple[Path, dict[str, Any]
     return path, check_parameters(parameters_of(read_notebook(path), path), given, path)
 
 
+def _check_page(out: Path, lang: str, flavor: str) -> None:
+    words_of(lang)
+    check_flavor(flavor)
+    if out.is_dir() and any(out.iterdir()) and not (out / "run.json").is_file():
+        raise InputError("holds something that is not a report", file=out, remedy="choose a new folder")
+
+
 def _checked_info(info: Mapping[str, Any] | None) -> dict[str, Any]:
     try:
         return json.loads(json.dumps(dict(info or {}), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise InputError(f"is not JSON: {error}", field="info") from error
+
+
+# --- the notebooks ---------------------------------------------------------------------------------------------------
+
+
+def _run_all(
+    checked: Sequence[tuple[Path, dict[str, Any]]], folder: Path, scratch: Path, *, failed: Path, **how: Any
+) -> list[Block]:
+    """Run notebooks in order; what they show, with its files in the report's ``folder``, tables in ``scratch``.
+
+    Args:
+        failed: where a notebook that fails is left. how: ``cwd`` and ``progress``.
+    """
+    (folder / "figures").mkdir()
+    blocks: list[Block] = []
+    for number, (path, given) in enumerate(checked, 1):
+        work = scratch / f"{number:02d}"
+        executed = run_notebook(
+            path, work / path.name, given, figures=work / "figures", tables=scratch / "tables",
+            failed_copy=failed / f"{path.stem}.failed.ipynb", **how,
+        )  # fmt: skip
+        blocks += _adopt(blocks_of(read_notebook(executed), path, given), path, work / "figures", folder)
+    return blocks
 
 
 # --- figures and tables ----------------------------------------------------------------------------------------------
@@ -219,6 +228,14 @@ def _join_tables(folder: Path, path: Path) -> bool:
     if parts:
         files.write_text(path, pd.concat(parts, ignore_index=True).to_csv(index=False, na_rep=""))
     return bool(parts)
+
+
+def _write_up(blocks: list[Block], record: dict[str, Any], facts: dict[str, Any], tables: Path, folder: Path) -> None:
+    """Write ``metrics.csv``, ``run.json`` and the pages."""
+    facts = facts | {"made": _made(record, facts["lang"]), "metrics": _join_tables(tables, folder / "metrics.csv")}
+    files.write_json(folder / "run.json", record)
+    files.write_text(folder / "index.md", markdown_page(blocks, facts))
+    files.write_text(folder / "index.html", html_page(blocks, folder, facts))
 
 
 # --- what is known of the run ----------------------------------------------------------------------------------------
