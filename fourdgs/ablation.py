@@ -90,9 +90,8 @@ CLIP: tuple[Trial, ...] = (
     Trial("velocity_stills", "velocity, the same", "clip", _RESTING | {"motion": "velocity"}),
     Trial("bones_all", "bones, all frames teach the scene", "clip", {"motion": "bones", "sampling": "balanced"}),
     Trial("bones", "bones, the scene from stills alone", "clip", _BONES),
-    Trial(
-        "bones_colour", "+ colours of the clip learned", "clip", _STILLS | {"motion": "bones", "source_look": "colour"}
-    ),
+    Trial("bones_backgrounds", "+ random backgrounds", "clip", _BONES | {"random_background": True}),
+    Trial("bones_colour", "bones, colours of the clip learned", "clip", _BONES | {"source_look": "colour"}),
     Trial(
         "bones_raw",
         "bones, raw clip, its look learned",
