@@ -5,7 +5,7 @@
 The rig is that of the embedded avatar with its own performance, or --rig (safetensors, see `fourdgs.rig.Rig.save`) and
 --track (CSV; seconds are capture times from 0 to 1); ``--save FOLDER`` writes the avatar's for a machine without it.
 *wrong*: the vertices moved by smooth noise, its RMS in percent of the head's height, and all actions at another
-strength. The rows "back" learn offsets of the surface from the clip.
+strength. The rows "back" have the clip as well, which can teach offsets of the surface and the actions' strengths.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def work(job: dict) -> pd.DataFrame | str:
         frames = fd.load_capture(given.remedied) if clip else stills
         config = fd.TrainConfig(iterations=given.views, gaussians=given.gaussians, motion="rig", sampling="balanced")
         config = config if given.batch == 1 else config.batched(given.batch)
-        if job["row"] in ("clip_camera", "clip_both"):
+        if job["row"] in ("clip_camera", "clip_both", "back"):
             config = replace(config, sampling="camera")
         if job["row"] in ("clip_colour", "clip_both"):
             config = replace(config, source_look="colour")
@@ -103,7 +103,7 @@ def work(job: dict) -> pd.DataFrame | str:
         moves = Rigged(rig, (times, job["strength"] * values), residual=residual)
         if job["row"] == "static":
             config, moves = replace(config, motion="static", init="surface"), None
-        config = replace(config, seed=job["seed"])
+        config = replace(config, seed=job["seed"], rig_penalty=given.rig_penalty)
         with tempfile.TemporaryDirectory() as folder:
             moving = None if given.moving is None else dict(np.load(given.moving))
             more = {} if moves is None else {"rig": moves}
@@ -123,8 +123,8 @@ def jobs_of(given: argparse.Namespace) -> list[dict]:
             found += [shared | {"row": row, "seed": seed} for row in given.rows if given.remedied or "clip" not in row]
         if "wrong" in given.part and not seed:
             for row in ("stills", *(("back",) if given.remedied else ())):
-                found += [shared | {"row": row, "percent": percent, "seed": 0} for percent in NOISE_PERCENT]
-                found += [shared | {"row": row, "strength": strength, "seed": 0} for strength in STRENGTHS]
+                found += [shared | {"row": row, "percent": percent, "seed": 0} for percent in given.percents]
+                found += [shared | {"row": row, "strength": strength, "seed": 0} for strength in given.strengths]
     return found
 
 
@@ -154,6 +154,9 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=20_000)
     parser.add_argument("--gaussians", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rig-penalty", type=float, default=0.1)
+    parser.add_argument("--strengths", type=float, nargs="+", default=STRENGTHS, help="of the part wrong")
+    parser.add_argument("--percents", type=float, nargs="*", default=NOISE_PERCENT, help="of the part wrong")
     parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args()
     if given.save:
@@ -164,7 +167,9 @@ def main() -> None:
             if isinstance(table, str):
                 print(table, flush=True)
                 continue
-            found = pd.concat([found, table.assign(batch=given.batch)], ignore_index=True)
+            found = pd.concat(
+                [found, table.assign(batch=given.batch, rig_penalty=given.rig_penalty)], ignore_index=True
+            )
             found.to_csv(given.out, index=False, float_format="%.5g")
             for row in table.itertuples():
                 print(

@@ -55,6 +55,7 @@ class TrainConfig:
     scale_penalty: float = 0.001  # mean scale over the scene's radius: together they let unneeded Gaussians die
     motion_penalty: float = 0.01  # times the motion model's own regularisation
     rest_penalty: float = 0.0  # mean distance that Gaussians are moved by, over the radius: what need not move stays
+    rig_penalty: float = 0.1  # rig: Gaussians that reach over what goes elsewhere (lips), or leave the surface
     noise: float = 0.0  # exploration, times the learning rate of the means; no help from a visual hull
     refine_every: int = 100
     refine_until: float = 0.7  # share of the iterations
@@ -78,8 +79,8 @@ class TrainConfig:
             ("lr_quats", 0, None), ("lr_opacities", 0, None), ("lr_sh", 0, None), ("lr_planes", 0, None),
             ("lr_mlp", 0, None), ("opacity_penalty", 0, None), ("scale_penalty", 0, None),
             ("motion_penalty", 0, None), ("noise", 0, None), ("lr_motion", 0, None), ("duration", 0, None),
-            ("rest_penalty", 0, None), ("trajectories", 1, None), ("bones", 1, None), ("drop", 0, 0.9),
-            ("pose_prior_deg", 0, None), ("covisibility", 0, 1), ("patience", 0, None),
+            ("rest_penalty", 0, None), ("rig_penalty", 0, None), ("trajectories", 1, None), ("bones", 1, None),
+            ("drop", 0, 0.9), ("pose_prior_deg", 0, None), ("covisibility", 0, 1), ("patience", 0, None),
         ):  # fmt: skip
             value = getattr(self, name)
             if value < low or (high is not None and value > high):

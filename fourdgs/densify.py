@@ -74,11 +74,16 @@ class Budget:
         self.most, self.growth = most, growth
 
     @torch.no_grad()
-    def refine(self) -> int:
-        """Move dead Gaussians onto live ones and grow towards the budget; the number of Gaussians afterwards."""
-        opacity = self.parameters["opacities"].sigmoid()
-        dead = torch.nonzero(opacity <= DEAD_OPACITY).flatten()
-        if len(dead) == len(opacity):  # nothing is left to copy; let the optimiser revive what it can
+    def refine(self, fixed: Tensor | None = None) -> int:
+        """Move dead Gaussians onto live ones and grow towards the budget; the number of Gaussians afterwards.
+
+        Args:
+            fixed: [N] bool, Gaussians that neither go elsewhere nor are copied.
+        """
+        opacity = self._weights(fixed)
+        dead = opacity <= DEAD_OPACITY
+        dead = torch.nonzero(dead if fixed is None else dead & ~fixed).flatten()
+        if not (opacity > DEAD_OPACITY).any():  # nothing is left to copy; let the optimiser revive what it can
             return len(opacity)
         if len(dead):
             source = self._sample(opacity, len(dead), without=dead)
@@ -86,7 +91,7 @@ class Budget:
         count = len(opacity)
         extra = min(self.most, math.ceil(count * (1 + self.growth))) - count
         if extra > 0:
-            self._append(self._sample(self.parameters["opacities"].sigmoid(), extra))
+            self._append(self._sample(self._weights(fixed), extra))
         return len(self.parameters["opacities"])
 
     @torch.no_grad()
@@ -102,6 +107,10 @@ class Budget:
         rotation = rotation_matrices(self.parameters["quats"])  # [N, 3, 3]
         local = torch.einsum("nji,nj->ni", rotation, noise) * scales.square()
         means += rate * faint[:, None] * torch.einsum("nij,nj->ni", rotation, local)
+
+    def _weights(self, fixed: Tensor | None) -> Tensor:
+        opacity = self.parameters["opacities"].sigmoid()
+        return opacity if fixed is None else opacity.masked_fill(fixed, 0)
 
     def _sample(self, opacity: Tensor, count: int, without: Tensor | None = None) -> Tensor:
         weight = opacity.clone()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from .cameras import Cameras
 from .capture import Capture
@@ -16,7 +17,12 @@ EPS2D = 0.3
 
 def pixel_size(cameras: Cameras, model: Model) -> float:
     """World units that a pixel spans at the middle of the model's Gaussians: the median over cameras."""
-    middle = model.gaussians.means.detach().median(dim=0).values.double().cpu()
+    return pixel_size_at(cameras, model.gaussians.means)
+
+
+def pixel_size_at(cameras: Cameras, points: Tensor) -> float:
+    """World units that a pixel spans at the middle of points [P, 3]: the median over cameras."""
+    middle = points.detach().median(dim=0).values.double().cpu()
     views = cameras.viewmats.double().cpu()
     depth = (views[:, 2, :3] @ middle + views[:, 2, 3]).clamp(min=1e-6)
     return float((depth / cameras.Ks[:, 0, 0].double().cpu()).median())

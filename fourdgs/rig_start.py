@@ -16,18 +16,22 @@ from .cameras import Cameras
 from .capture import Capture
 from .errors import InputError
 from .gaussians import SH_C0, Gaussians
+from .nearer import pixel_size_at
+from .rig_coherence import WIDE, RigPrior
 from .rigged import Rigged
 from .thinning import spread
 
 if TYPE_CHECKING:
     from .rig.base import Rig
 
-WIDE, FLAT = 0.7, 0.1
-"""A Gaussian's width along the surface, in mean spacings, and along its normal, in widths. So the surface of a painted
-ball is 0.99 opaque, and shows 22.3 dB before any training; a whole spacing blurs it to 21.7 dB."""
+FLAT = 0.1
+"""A Gaussian's width along the normal, in widths along the surface (`WIDE`)."""
 
 GRAZING = 0.2
 """Cosine between the normal and the view below which a picture says little about the colour."""
+
+SOLID = 0.95
+"""Opacity of Gaussians that no still shows and only a motion reveals: nothing can teach it."""
 
 POOR = 0.5
 """Overlap of silhouettes below which a rig is doubted; two heads of different people have some 0.8."""
@@ -48,7 +52,14 @@ _TURNS = {
 
 
 def gaussians_on(
-    rig: Rig | Rigged, count: int, capture: Capture, *, sh_degree: int = 0, opacity: float = 0.5, seed: int = 0
+    rig: Rig | Rigged,
+    count: int,
+    capture: Capture,
+    *,
+    prior: RigPrior | None = None,
+    sh_degree: int = 0,
+    opacity: float = 0.5,
+    seed: int = 0,
 ) -> tuple[Gaussians, Tensor]:
     """Flat Gaussians on a rig's surface at rest, evenly by area, with the colours that the pictures show there.
 
@@ -57,6 +68,8 @@ def gaussians_on(
 
     Args:
         rig: with a track (see `Rigged`) pictures at times count, too; else those without a time.
+        prior: where more of them begin, and which of the surface no picture shows and a motion reveals: that begins
+            opaque.
 
     Returns:
         N = ``count`` Gaussians, and the triangle [N] int64 of each, for `Rigged.place`.
@@ -71,6 +84,8 @@ def gaussians_on(
     areas = np.linalg.norm(_normals(rest, faces), axis=1) / 2
     if not areas.sum() > 0:
         raise InputError("has no triangle with an area", field="rig")
+    density = np.ones(len(areas)) if prior is None else prior.density
+    areas = density * areas
     random = np.random.default_rng(seed)
     # Evenly over the running area: neighbours in the list of triangles are mostly neighbours on the surface.
     place = (np.arange(count) + random.uniform(size=count)) / count * areas.sum()
@@ -86,6 +101,9 @@ def gaussians_on(
     if not seen.all():
         _, near = cKDTree(means[seen]).query(means[~seen], k=min(4, int(seen.sum())))
         colors[~seen] = colors[seen][near.reshape((~seen).sum(), -1)].mean(1)
+    opacities = np.full(count, opacity)
+    if prior is not None:
+        opacities[prior.hidden.cpu().numpy()[face]] = SOLID
 
     normal = _normals(rest, faces)[face]
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-300)
@@ -93,16 +111,28 @@ def gaussians_on(
     tangent -= (tangent * normal).sum(1, keepdims=True) * normal
     tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-300)
     frame = torch.from_numpy(np.stack([tangent, np.cross(normal, tangent), normal], -1))
-    width = WIDE * math.sqrt(areas.sum() / count)
+    width = torch.from_numpy(WIDE * np.sqrt(areas.sum() / count / density[face])).float()
     start = Gaussians(
         means=torch.from_numpy(means).float(),
         quats=matrix_quats(frame).float(),
-        scales=torch.tensor([width, width, FLAT * width]).log().repeat(count, 1),
-        opacities=torch.full((count,), math.log(opacity / (1 - opacity))),
+        scales=torch.stack([width, width, FLAT * width], -1).log(),
+        opacities=torch.logit(torch.from_numpy(opacities).float()),
         sh0=torch.from_numpy((colors - 0.5) / SH_C0).float()[:, None],
         shN=torch.zeros(count, (sh_degree + 1) ** 2 - 1, 3),
     )
     return start, torch.from_numpy(face)
+
+
+def prior_of(motion: Rigged, capture: Capture, count: int) -> RigPrior:
+    """What the rig knows of ``count`` Gaussians, by the pictures of a capture."""
+    together, some = _together(motion, capture, _SEEN)
+    faces = motion.rig.faces.cpu().numpy()
+    face, shares = np.zeros(len(motion.rig.rest), np.int64), np.zeros((len(motion.rig.rest), 3))
+    for side in range(3):
+        face[faces[:, side]] = np.arange(len(faces))
+    shares[np.arange(len(face)), (faces[face] == np.arange(len(face))[:, None]).argmax(1)] = 1
+    _, shown = _colors(together, some, face, shares, grazing=0.02)
+    return RigPrior.of(motion.rig, shown, count, pixel_size_at(some.cameras, motion.rig.rest))
 
 
 def check_alignment(rig: Rig | Rigged, capture: Capture) -> float:
@@ -222,7 +252,9 @@ def depth_picture(vertices: np.ndarray, faces: np.ndarray, cameras: Cameras, i: 
     return depth.reshape(height, width)
 
 
-def _colors(motion: Rigged, capture: Capture, face: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _colors(
+    motion: Rigged, capture: Capture, face: np.ndarray, shares: np.ndarray, grazing: float = GRAZING
+) -> tuple[np.ndarray, np.ndarray]:
     """Median colours [N, 3] in [0, 1] of places on triangles, and which of them are seen [N]."""
     faces, posed = motion.rig.faces.cpu().numpy(), _posed(motion, capture.cameras)
     samples = np.full((len(capture), len(face), 3), np.nan, np.float32)
@@ -242,7 +274,7 @@ def _colors(motion: Rigged, capture: Capture, face: np.ndarray, shares: np.ndarr
         focal = float(capture.cameras.Ks[i, 0, 0])
         slack = 2 * local[:, 2] / focal / np.maximum(cosine, GRAZING)
         depth = depth_picture(vertices, faces, capture.cameras, i)
-        seen = inside & (cosine > GRAZING) & (local[:, 2] < depth[row, column] + slack)
+        seen = inside & (cosine > grazing) & (local[:, 2] < depth[row, column] + slack)
         if alpha is not None:
             seen &= alpha[row, column] > 127
         samples[i, seen] = rgb[row[seen], column[seen]] / 255

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .config import TrainConfig
     from .rig.base import Rig
 
+_STRENGTH = 1e-4  # of the strengths' squares: as much as one that no frame shows needs; 0.1 holds all where they are
 _OFFSET = 10.0  # of the offsets' squares (in sizes of the rig), against that of the strain
 
 
@@ -41,7 +42,9 @@ class Rigged(PerGaussian):
     Which drive belongs to which time is a track, linear between its times and held beyond them.
 
     Parameter: ``offsets`` [V, 3], how far the capture's surface lies from the rig's, in sizes of the rig: the binding
-    takes place on the moved surface. They start at zero. By Gaussian: ``face`` [N] int64, carried along, not trained.
+    takes place on the moved surface. They start at zero. ``strengths`` [A], what the rig's values, less neutral, are
+    multiplied by: frames with times say how strong an action is on this subject. They start at one, and those of a rig
+    of its own time stay. By Gaussian: ``face`` [N] int64, carried along, not trained.
 
     Args:
         rig: a rig, or its kind and settings, for `load_state_dict`.
@@ -76,6 +79,11 @@ class Rigged(PerGaussian):
             residual = make_motion(residual["name"], residual["settings"])
         self.rig, self.residual = rig, residual
         self.offsets = nn.Parameter(torch.zeros_like(rig.rest))
+        strengths = torch.ones_like(rig.neutral)
+        if rig.controls == ("time",):
+            self.register_buffer("strengths", strengths)
+        else:
+            self.strengths = nn.Parameter(strengths)
         self.register_buffer("face", torch.zeros(int(count), dtype=torch.int64, device=rig.rest.device))
         if track is None:
             track = ([0.0, 1.0], [[0.0], [1.0]]) if rig.controls == ("time",) else 0
@@ -89,6 +97,7 @@ class Rigged(PerGaussian):
             self.register_buffer("track_values", values)
         self._surface: Surface | None = None
         self._beyond: Tensor | None = None  # of the last pose
+        self.register_load_state_dict_pre_hook(_without_strengths)
         self.register_load_state_dict_post_hook(_forget)
 
     def settings(self) -> dict:
@@ -185,7 +194,7 @@ class Rigged(PerGaussian):
         surface = self.surface()
         corners = surface.faces[self.face]  # [N, 3]
         shares, foot = self._feet(means, corners, surface)
-        vertices = self.rig.vertices(drive)  # [T, V, 3]
+        vertices = self.rig.vertices(self.rig.neutral + self.strengths * (drive - self.rig.neutral))  # [T, V, 3]
         turn, growth = turns(vertices, surface)
         shift, turn = _blended(torch.cat([vertices - surface.rest, growth[..., None]], -1), turn, corners, shares)
         shift, growth = shift.split((3, 1), -1)
@@ -203,6 +212,13 @@ class Rigged(PerGaussian):
         own = surface.rest[corners]  # [N, 3, 3]
         shares = foot_shares(means, own + surface.size * self.offsets[surface.place[corners]])
         return shares, (shares[:, None] @ own).squeeze(1)
+
+    def foot(self, means: Tensor) -> Tensor:
+        """The places [N, 3] on the capture's surface (the rig's, with offsets) that are nearest to ``means`` [N, 3]."""
+        surface = self.surface()
+        corners = surface.faces[self.face]
+        own = surface.rest[corners] + surface.size * self.offsets[surface.place[corners]]
+        return (foot_shares(means, own)[:, None] @ own).squeeze(1)
 
     def surface(self) -> Surface:
         """The rig's surface at rest."""
@@ -272,22 +288,26 @@ class Rigged(PerGaussian):
             self.residual.adopt(rows)
 
     def learning_rates(self, config: TrainConfig) -> dict[str, float]:
-        """A thousandth of the rig's size a step moves the binding across a triangle in some ten steps."""
+        """A thousandth of the rig's size a step moves the binding across a triangle in some ten steps.
+
+        Strengths at 3e-3 find their way from half or one and a half in 2,500 steps; at 1e-3 two thirds of it.
+        """
         rates = {} if self.residual is None else self.residual.learning_rates(config)
-        return {"offsets": 1e-4 * config.lr_motion} | {f"residual.{name}": rate for name, rate in rates.items()}
+        own = {"offsets": 1e-4 * config.lr_motion, "strengths": 3e-3 * config.lr_motion}
+        return own | {f"residual.{name}": rate for name, rate in rates.items()}
 
     def opacity_penalty(self, gaussians: Gaussians, times: Tensor) -> Tensor | None:
         """The residual's."""
         return None if self.residual is None else self.residual.opacity_penalty(gaussians, times)
 
     def regularisation(self) -> Tensor:
-        """The mean squared strain of the offsets along edges, their mean square, and the residual's penalty.
+        """The mean squared strain of the offsets along edges, squares of both parameters, and the residual's penalty.
 
         The strain is the difference of two vertices' offsets over their distance: 1 where it is as large as the
         triangle. So the binding slides as a whole before it bends.
         """
         surface = self.surface()
-        total = _OFFSET * self.offsets.square().mean()
+        total = _OFFSET * self.offsets.square().mean() + _STRENGTH * (self.strengths - 1).square().sum()
         first, second = surface.edges.unbind(1)
         length = (surface.rest[first] - surface.rest[second]).square().sum(-1).clamp(min=1e-6 * surface.size**2)
         bent = (surface.size * (self.offsets[first] - self.offsets[second])).square().sum(-1)
@@ -320,6 +340,11 @@ class _Exact(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, v: Tensor):
         return v, None, None
+
+
+def _without_strengths(motion: Rigged, state: dict, prefix: str, *_: Any) -> None:
+    """Models from before there were strengths have them at one."""
+    state.setdefault(prefix + "strengths", torch.ones_like(motion.strengths))
 
 
 def _forget(motion: Rigged, _: Any) -> None:

@@ -25,7 +25,8 @@ from .metrics import psnr_db
 from .model import Model, render_gaussians
 from .motions import motion_for
 from .remedies import Remedies, from_stills
-from .rig_start import check_alignment, gaussians_on
+from .rig_coherence import RigPrior
+from .rig_start import check_alignment, gaussians_on, prior_of
 from .rigged import Rigged
 from .sampling import Sampler
 from .sessions import LOGGER
@@ -60,10 +61,17 @@ class Trainer:
         if degree < 0:
             degree = degree_for(capture.frames["camera"].nunique())
         self.motion = motion_for(config, capture, centre, self.radius, rig)
+        self.prior: RigPrior | None = None
         on_rig = isinstance(self.motion, Rigged) and config.init == "auto"
         if on_rig:
             LOGGER.info(f"the rig overlaps the masks by {check_alignment(self.motion, capture):.2f} (IoU)")
-            start, faces = gaussians_on(self.motion, count, capture, sh_degree=degree, seed=config.seed)
+            if config.rig_penalty:
+                self.prior = prior_of(self.motion, capture, config.gaussians)
+            start, faces = gaussians_on(
+                self.motion, count, capture, prior=self.prior, sh_degree=degree, seed=config.seed
+            )
+            if self.prior is not None:
+                self.prior.begin(faces, device)
         else:
             start = initial_gaussians(capture, count, how=config.init, sh_degree=degree, seed=config.seed)
         self.motion.to(device)
@@ -169,10 +177,11 @@ class Trainer:
         self.planned = self.planned[1:]
         moving = self.moving(self.step)
         gaussians = self.gaussians()
-        posed = self._posed(gaussians, views.times) if moving else gaussians
+        guarded = gaussians if self.prior is None else self.prior.guarded(gaussians)
+        posed = self._posed(gaussians, guarded, views.times) if moving else guarded
         rendered, fresh = remedies.render(remedies.dropped(posed, self.step), views, rows)
         loss = photometric_to(rendered, *remedies.truth(store, where, rows, fresh), config.ssim_weight)
-        loss = loss + self._penalties(views.times, posed if moving else None) + remedies.penalty()
+        loss = loss + self._penalties(guarded, views.times, posed if moving else None) + remedies.penalty()
         loss.backward()
         learned = [*self.optimisers.values(), *self.remedy_optimisers.values()]
         self._descend([*learned, *(self.field_optimisers if moving else [])])
@@ -183,7 +192,7 @@ class Trainer:
             if config.noise:
                 self.budget.explore(config.noise * self.optimisers["means"].param_groups[0]["lr"])
             if self.step % config.refine_every == 0:
-                self.budget.refine()
+                self.budget.refine(None if self.prior is None else self.prior.fixed(len(gaussians)))
                 self._hand_over()
         return loss
 
@@ -193,19 +202,23 @@ class Trainer:
         self.motion.adopt(rows | {name: self.budget.carried[MOVES + name] for name in self.motion.carried()})
         self.motion.follow(self.gaussians())
 
-    def _posed(self, gaussians: Gaussians, times: Tensor) -> Gaussians:
-        if self.config.canonical == "all":
+    def _posed(self, gaussians: Gaussians, guarded: Gaussians, times: Tensor) -> Gaussians:
+        everything = self.config.canonical == "all"
+        if self.prior is not None:
+            taught = self.prior.revealed(gaussians, others=everything)
+        elif everything:
             return self.motion.pose(gaussians, times)
-        detached = Gaussians(**{key: value.detach() for key, value in gaussians.items().items()})
-        return from_stills(gaussians, self.motion.pose(detached, times), times)
+        else:
+            taught = Gaussians(**{key: value.detach() for key, value in gaussians.items().items()})
+        return from_stills(guarded, self.motion.pose(taught, times), times)
 
-    def _penalties(self, times: Tensor, posed: Gaussians | None) -> Tensor:
+    def _penalties(self, gaussians: Gaussians, times: Tensor, posed: Gaussians | None) -> Tensor:
         """What lets unneeded Gaussians die, and keeps motion smooth and small; a scalar. None: nothing moves yet.
 
         Motion that no camera sees, along a ray or behind the subject, has next to no gradient; Adam makes steps of its
         noise nevertheless, and it drifts. A penalty on distances, not their squares, holds what is not seen to move.
         """
-        config, gaussians = self.config, self.gaussians()
+        config = self.config
         seen = None if posed is None else self.motion.opacity_penalty(gaussians, times)
         weights = config.opacity_penalty, config.scale_penalty / self.radius
         if seen is None and self.device.type == "cuda" and fused():
@@ -217,6 +230,8 @@ class Trainer:
             total = weights[0] * seen + weights[1] * gaussians.scales.exp().mean()
         if posed is not None and config.motion_penalty:
             total = total + config.motion_penalty * self.motion.regularisation()
+        if self.prior is not None:
+            total = total + config.rig_penalty * self.prior.penalty(self.motion, gaussians)
         moved = self.motion.displacement(gaussians, posed) if posed is not None and config.rest_penalty else None
         if moved is not None:
             moved = moved.square().sum(-1)  # [T, N]
