@@ -105,22 +105,26 @@ def gaussians_on(
     if prior is not None:
         opacities[prior.hidden.cpu().numpy()[face]] = SOLID
 
-    normal = _normals(rest, faces)[face]
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-300)
-    tangent = corners[:, 1] - corners[:, 0]
-    tangent -= (tangent * normal).sum(1, keepdims=True) * normal
-    tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-300)
-    frame = torch.from_numpy(np.stack([tangent, np.cross(normal, tangent), normal], -1))
-    width = torch.from_numpy(WIDE * np.sqrt(areas.sum() / count / density[face])).float()
+    width = WIDE * np.sqrt(areas.sum() / count / density[face])
     start = Gaussians(
         means=torch.from_numpy(means).float(),
-        quats=matrix_quats(frame).float(),
-        scales=torch.stack([width, width, FLAT * width], -1).log(),
+        quats=matrix_quats(_frames(rest, faces[face])).float(),
+        scales=torch.from_numpy(np.log(width[:, None] * [1, 1, FLAT])).float(),
         opacities=torch.logit(torch.from_numpy(opacities).float()),
         sh0=torch.from_numpy((colors - 0.5) / SH_C0).float()[:, None],
         shN=torch.zeros(count, (sh_degree + 1) ** 2 - 1, 3),
     )
     return start, torch.from_numpy(face)
+
+
+def _frames(rest: np.ndarray, faces: np.ndarray) -> torch.Tensor:
+    """[N, 3, 3] of triangles [N, 3]; columns tangent, bitangent, normal."""
+    normal = _normals(rest, faces)
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-300)
+    tangent = rest[faces[:, 1]] - rest[faces[:, 0]]
+    tangent -= (tangent * normal).sum(1, keepdims=True) * normal
+    tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-300)
+    return torch.from_numpy(np.stack([tangent, np.cross(normal, tangent), normal], -1))
 
 
 def prior_of(motion: Rigged, capture: Capture, count: int) -> RigPrior:

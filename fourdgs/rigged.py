@@ -43,8 +43,9 @@ class Rigged(PerGaussian):
 
     Parameter: ``offsets`` [V, 3], how far the capture's surface lies from the rig's, in sizes of the rig: the binding
     takes place on the moved surface. They start at zero. ``strengths`` [A], what the rig's values, less neutral, are
-    multiplied by: frames with times say how strong an action is on this subject. They start at one, and those of a rig
-    of its own time stay. By Gaussian: ``face`` [N] int64, carried along, not trained.
+    multiplied by, whoever gives them: frames with times say how strong an action is on this subject, by their track.
+    They start at one; those of actions that no frame shows, and of a rig of its own time, stay. By Gaussian: ``face``
+    [N] int64, carried along, not trained.
 
     Args:
         rig: a rig, or its kind and settings, for `load_state_dict`.
