@@ -161,13 +161,16 @@ class RigPrior:
         log sigma. Where nothing parts there is no limit: Gaussians may be where the pictures have them, though the
         rig's surface be elsewhere.
         """
+        faces, means, scales = motion.face, gaussians.means, gaussians.scales
+        reach = self.reach[motion.rig.faces].amin(1)[faces]
+        if faces.device.type == "cpu":  # elsewhere the question of which they are would stall the host
+            rows = torch.isfinite(reach).nonzero().squeeze(1)
+            faces, means, scales, reach = faces[rows], means[rows], scales[rows], reach[rows]
         with torch.no_grad():
-            corners = motion.surface().faces[motion.face]
-            foot = motion.foot(gaussians.means)
-            reach = self.reach[corners].amin(1)
-        gap = (gaussians.means - foot).square().sum(-1) / reach.square()
-        size = gaussians.scales + (SPREAD / reach).log()[:, None]
-        return 0.5 * gap.clamp(min=1).log().mean() + size.relu().mean()
+            foot = motion.foot(means, faces)
+        gap = 0.5 * ((means - foot).square().sum(-1) / reach.square()).clamp(min=1).log()
+        size = (scales + (SPREAD / reach).log()[:, None]).relu()
+        return (gap.sum() + size.sum() / 3) / max(len(gaussians), 1)
 
 
 def _areas(points: np.ndarray, faces: np.ndarray) -> np.ndarray:

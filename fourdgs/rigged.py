@@ -214,10 +214,12 @@ class Rigged(PerGaussian):
         shares = foot_shares(means, own + surface.size * self.offsets[surface.place[corners]])
         return shares, (shares[:, None] @ own).squeeze(1)
 
-    def foot(self, means: Tensor) -> Tensor:
-        """The places [N, 3] on the capture's surface (the rig's, with offsets) that are nearest to ``means`` [N, 3]."""
+    def foot(self, means: Tensor, faces: Tensor) -> Tensor:
+        """The places [M, 3] on triangles ``faces`` [M] of the capture's surface (the rig's, with offsets) that are
+        nearest to ``means`` [M, 3].
+        """
         surface = self.surface()
-        corners = surface.faces[self.face]
+        corners = surface.faces[faces]
         own = surface.rest[corners] + surface.size * self.offsets[surface.place[corners]]
         return (foot_shares(means, own)[:, None] @ own).squeeze(1)
 
