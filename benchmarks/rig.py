@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--gaussians", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rig-penalty", type=float, default=0.1)
-    parser.add_argument("--strengths", type=float, nargs="+", default=STRENGTHS, help="of the part wrong")
+    parser.add_argument("--strengths", type=float, nargs="*", default=STRENGTHS, help="of the part wrong")
     parser.add_argument("--percents", type=float, nargs="*", default=NOISE_PERCENT, help="of the part wrong")
     parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args()

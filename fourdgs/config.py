@@ -55,7 +55,7 @@ class TrainConfig:
     scale_penalty: float = 0.001  # mean scale over the scene's radius: together they let unneeded Gaussians die
     motion_penalty: float = 0.01  # times the motion model's own regularisation
     rest_penalty: float = 0.0  # mean distance that Gaussians are moved by, over the radius: what need not move stays
-    rig_penalty: float = 0.1  # rig: Gaussians that reach over what goes elsewhere (lips), or leave the surface
+    rig_penalty: float = 0.1  # rig: Gaussians out of its surface's plane, or over what goes elsewhere (lips)
     noise: float = 0.0  # exploration, times the learning rate of the means; no help from a visual hull
     refine_every: int = 100
     refine_until: float = 0.7  # share of the iterations
