@@ -169,14 +169,18 @@ class RigPrior:
         tilt = 1 - (axis * normals).sum(-1).abs()
         faces, means, scales = motion.face, gaussians.means, gaussians.scales
         reach = self.reach[motion.rig.faces].amin(1)[faces]
-        if faces.device.type == "cpu":  # elsewhere the question of which they are would stall the host
-            rows = torch.isfinite(reach).nonzero().squeeze(1)
-            faces, means, scales, reach = faces[rows], means[rows], scales[rows], reach[rows]
+        rows = _limited(reach)
+        faces, means, scales, reach = faces[rows], means[rows], scales[rows], reach[rows]
         with torch.no_grad():
             foot = motion.foot(means, faces)
         gap = 0.5 * ((means - foot).square().sum(-1) / reach.square()).clamp(min=1).log()
         size = (scales + (SPREAD / reach).log()[:, None]).relu()
         return (tilt.sum() + gap.sum() + size.sum() / 3) / max(len(gaussians), 1)
+
+
+def _limited(reach: Tensor) -> Tensor | slice:
+    """Which of reaches [N] are limits; on a GPU all, for the question would stall the host."""
+    return torch.isfinite(reach).nonzero().squeeze(1) if reach.device.type == "cpu" else slice(None)
 
 
 def _normals(points: Tensor, faces: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from scenes import ball_cameras, ball_capture, random_gaussians
 from test_rigged import ball_mesh, ball_rig, bound, on_the_ball
 
+from fourdgs import rig_coherence
 from fourdgs.binding import matrix_quats
 from fourdgs.config import TrainConfig
 from fourdgs.densify import Budget
@@ -119,6 +120,21 @@ def test_the_penalty_lays_gaussians_flat():
     assert first > 0.05 and float(total.detach()) < 0.02 * first
     edge_on = flat.replace(scales=flat.scales[:, [1, 0, 2]])
     assert float(free.penalty(motion, edge_on)) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_penalty_is_the_same_whether_or_not_it_looks_for_those_with_a_limit(monkeypatch):
+    gaussians = on_the_ball(200, off=0.1)
+    reach = torch.where(torch.arange(200) < 80, 0.05, torch.inf)
+    prior, found = RigPrior(reach, torch.zeros(1, dtype=torch.bool)), []
+    for _ in range(2):
+        leaves = {key: value.clone().requires_grad_() for key, value in gaussians.items().items()}
+        total = prior.penalty(bound(gaussians), gaussians.replace(**leaves))
+        total.backward()
+        found.append([total.detach(), *(leaves[key].grad for key in ("means", "scales", "quats"))])
+        monkeypatch.setattr(rig_coherence, "_limited", lambda reach: slice(None))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+        assert one.any() and torch.isfinite(other).all()
 
 
 def test_fixed_gaussians_are_taught_nothing_by_stills_and_colours_by_frames_with_times():
