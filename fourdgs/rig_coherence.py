@@ -41,7 +41,9 @@ _STRETCH = 4.0  # by stretch
 
 
 @torch.no_grad()
-def coherent_reach(rig: Rig, tolerance: float, shown: np.ndarray | None = None, least: float = 0.0) -> Tensor:
+def coherent_reach(
+    rig: Rig, tolerance: float, shown: np.ndarray | None = None, least: float = 0.0, moves: np.ndarray | None = None
+) -> Tensor:
     """How far around each vertex all places move alike: [V] world units, inf where nothing near parts.
 
     It is the distance to the nearest place whose motion differs from the vertex's own by more than the tolerance in
@@ -50,8 +52,9 @@ def coherent_reach(rig: Rig, tolerance: float, shown: np.ndarray | None = None, 
     Args:
         tolerance: world units. least: what touches has no distance at all; the reach is at least this, world units.
         shown: [V] bool, vertices that pictures show; the others (teeth behind lips) neither count nor get a limit.
+        moves: what `probes` gave, where that is known.
     """
-    moves = probes(rig)  # [A, V, 3]
+    moves = probes(rig) if moves is None else moves  # [A, V, 3]
     _, place, inverse = np.unique(rig.weld.cpu().numpy(), return_index=True, return_inverse=True)
     inverse = inverse.reshape(-1)
     counts = np.ones(len(place), bool)
@@ -115,11 +118,12 @@ class RigPrior:
         spacing = float(np.sqrt(areas.sum() / count))
         tolerance = max(0.5 * spacing, pixel)
         hidden = ~_grown(shown, faces, rig.weld.cpu().numpy())[faces].any(1)
-        hidden &= _revealed(rig, tolerance, shown)[faces].any(1)
-        reach = coherent_reach(rig, tolerance, shown, 0.5 * tolerance)
-        inside = coherent_reach(rig, tolerance, None, 0.5 * tolerance)
+        moves = probes(rig)
+        hidden &= _revealed(rig, moves, tolerance, shown)[faces].any(1)
+        reach = coherent_reach(rig, tolerance, shown, 0.5 * tolerance, moves)
+        inside = coherent_reach(rig, tolerance, None, 0.5 * tolerance, moves)
         near = torch.where(torch.from_numpy(hidden)[:, None], inside.cpu()[faces], reach.cpu()[faces]).amin(1).numpy()
-        wanted = np.clip((SPREAD * WIDE * spacing / near) ** 2, 1, _MOST) * _stretch(rig, areas) - 1
+        wanted = np.clip((SPREAD * WIDE * spacing / near) ** 2, 1, _MOST) * _stretch(rig, moves, areas) - 1
         density = 1 + wanted * min(1.0, DENSER * areas.sum() / max((wanted * areas).sum(), 1e-300))
         return RigPrior(reach, torch.from_numpy(hidden).to(rig.rest.device), density)
 
@@ -195,17 +199,17 @@ def _areas(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return np.linalg.norm(np.cross(b - a, c - a), axis=-1) / 2
 
 
-def _stretch(rig: Rig, areas: np.ndarray) -> np.ndarray:
+def _stretch(rig: Rig, moves: np.ndarray, areas: np.ndarray) -> np.ndarray:
     """[F] how many times as large an action makes each triangle, from 1 to `_STRETCH`: lids unfold as they shut."""
     most, faces, rest = np.ones(len(areas)), rig.faces.cpu().numpy(), rig.rest.cpu().double().numpy()
-    for moved in probes(rig):
+    for moved in moves:
         most = np.maximum(most, _areas(rest + moved, faces) / np.maximum(areas, 1e-300))
     return np.where(areas > 0, most.clip(1, _STRETCH), 1)
 
 
-def _revealed(rig: Rig, tolerance: float, shown: np.ndarray) -> np.ndarray:
+def _revealed(rig: Rig, moves: np.ndarray, tolerance: float, shown: np.ndarray) -> np.ndarray:
     """Vertices [V] bool that an action moves otherwise than any of the nearest places that are shown."""
-    points, moves = rig.rest.cpu().numpy(), probes(rig)
+    points = rig.rest.cpu().numpy()
     if not shown.any() or not len(moves):
         return np.zeros(len(points), bool)
     _, near = cKDTree(points[shown]).query(points, k=[*range(1, min(_BEFORE, int(shown.sum())) + 1)])

@@ -210,17 +210,19 @@ class Rigged(PerGaussian):
 
     def _feet(self, means: Tensor, corners: Tensor, surface: Surface) -> tuple[Tensor, Tensor]:
         """Barycentric shares [N, 3] of the places nearest to ``means`` [N, 3], and those places [N, 3] on the rig."""
-        own = surface.rest[corners]  # [N, 3, 3]
-        shares = foot_shares(means, own + surface.size * self.offsets[surface.place[corners]])
-        return shares, (shares[:, None] @ own).squeeze(1)
+        shares = foot_shares(means, self._corners(corners))
+        return shares, (shares[:, None] @ surface.rest[corners]).squeeze(1)
+
+    def _corners(self, corners: Tensor) -> Tensor:
+        """Where vertices [M, 3] of triangles lie on the capture's surface (the rig's, with offsets): [M, 3, 3]."""
+        surface = self.surface()
+        return surface.rest[corners] + surface.size * self.offsets[surface.place[corners]]
 
     def foot(self, means: Tensor, faces: Tensor) -> Tensor:
         """The places [M, 3] on triangles ``faces`` [M] of the capture's surface (the rig's, with offsets) that are
         nearest to ``means`` [M, 3].
         """
-        surface = self.surface()
-        corners = surface.faces[faces]
-        own = surface.rest[corners] + surface.size * self.offsets[surface.place[corners]]
+        own = self._corners(self.surface().faces[faces])
         return (foot_shares(means, own)[:, None] @ own).squeeze(1)
 
     def surface(self) -> Surface:
