@@ -14,6 +14,7 @@ from .config import TrainConfig
 from .data.load import load_capture
 from .errors import InputError
 from .evaluate import evaluate
+from .rigged import Rigged
 from .runs import Run
 from .train import train
 from .workspace import place
@@ -155,9 +156,10 @@ def train_measured(
     folder: str | Path,
     still_time: float | None = None,
     progress: bool | Callable[[int], None] = True,
+    rig: Rigged | None = None,
 ) -> Run:
     """Train into ``folder`` and measure what `asked_of` names; what is finished is not done again."""
-    run = train(frames, config, folder, held_out=held_out, progress=progress)
+    run = train(frames, config, folder, held_out=held_out, progress=progress, rig=rig)
     known = set(run.metrics["frame"]) if len(run.metrics) else set()
     for part, split in asked_of(frames, held_out, still_time):
         if not known.issuperset(part.frames["frame"]):

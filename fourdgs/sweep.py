@@ -29,7 +29,6 @@ from .files import hash_json
 from .folds import folds as split_in_folds
 from .rigged import Rigged
 from .runs import Run, runs
-from .train import train
 from .workspace import place
 
 if TYPE_CHECKING:
@@ -181,9 +180,8 @@ def _train(task: dict[str, Any], folder: Path, progress: Callable[[int], None]) 
     """What a worker does: train one run and measure it."""
     frames, held_out = _frames(task, load_capture)
     config = TrainConfig.from_dict(task["config"])
-    if "rig" in task:  # trained here, for what follows knows of no rig: it opens the finished run, and measures it
-        train(frames, config, folder, held_out=held_out, progress=progress, rig=driven.from_files(task["rig"]))
-    story.train_measured(frames, held_out, config, folder, _still_time(task), progress)
+    rig = driven.from_files(task["rig"]) if "rig" in task else None
+    story.train_measured(frames, held_out, config, folder, _still_time(task), progress, rig)
 
 
 def _frames(task: dict[str, Any], load: Callable[..., Capture]) -> tuple[Capture, Capture | None]:
